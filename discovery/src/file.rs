@@ -1,0 +1,1 @@
+//! A folder of Kubernetes manifests as a source.

@@ -1,0 +1,91 @@
+//! What the store counts.
+
+use std::collections::BTreeMap;
+
+use portolan_model::{Finding, Severity};
+use prometheus::{IntCounter, IntGauge, IntGaugeVec, Opts, Registry};
+
+use super::SourceStatus;
+
+#[derive(Debug)]
+pub(super) struct Metrics {
+    published: IntCounter,
+    generation: IntGauge,
+    pub(super) objects: IntGauge,
+    findings: IntGaugeVec,
+    synced: IntGaugeVec,
+    fresh: IntGaugeVec,
+}
+
+impl Metrics {
+    pub(super) fn new() -> Self {
+        let gauge = |name, help| IntGauge::new(name, help).expect("the name is a sound metric name");
+        let gauges = |name, help, labels: &[&str]| {
+            IntGaugeVec::new(Opts::new(name, help), labels).expect("the name is a sound metric name")
+        };
+        Self {
+            published: IntCounter::new(
+                "portolan_snapshots_published_total",
+                "Snapshots published by the store.",
+            )
+            .expect("the name is a sound metric name"),
+            generation: gauge("portolan_snapshot_generation", "Generation of the last snapshot published."),
+            objects: gauge(
+                "portolan_discovery_objects",
+                "Objects that contribute to the snapshot or to the findings.",
+            ),
+            findings: gauges(
+                "portolan_findings",
+                "Things in objects that could not be honoured, by reason.",
+                &["reason", "severity"],
+            ),
+            synced: gauges(
+                "portolan_source_synced",
+                "1 once the source's first full picture is published.",
+                &["source"],
+            ),
+            fresh: gauges(
+                "portolan_source_fresh",
+                "1 while the source is in touch with its origin; content stays as it was while it is not.",
+                &["source"],
+            ),
+        }
+    }
+
+    pub(super) fn register(&self, registry: &Registry) -> prometheus::Result<()> {
+        registry.register(Box::new(self.published.clone()))?;
+        registry.register(Box::new(self.generation.clone()))?;
+        registry.register(Box::new(self.objects.clone()))?;
+        registry.register(Box::new(self.findings.clone()))?;
+        registry.register(Box::new(self.synced.clone()))?;
+        registry.register(Box::new(self.fresh.clone()))
+    }
+
+    pub(super) fn published(&self, generation: u64) {
+        self.published.inc();
+        self.generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
+    }
+
+    pub(super) fn show_findings(&self, findings: &[Finding]) {
+        let mut counts = BTreeMap::<_, i64>::new();
+        for finding in findings {
+            let severity = match finding.severity {
+                Severity::Error => "error",
+                Severity::Warning => "warning",
+            };
+            *counts.entry((&*finding.reason, severity)).or_default() += 1;
+        }
+        // Reasons that are gone must not stay at their last count.
+        self.findings.reset();
+        for ((reason, severity), count) in counts {
+            self.findings.with_label_values(&[reason, severity]).set(count);
+        }
+    }
+
+    pub(super) fn show_sources(&self, sources: &[SourceStatus]) {
+        for source in sources {
+            self.synced.with_label_values(&[source.name]).set(source.synced.into());
+            self.fresh.with_label_values(&[source.name]).set(source.fresh.into());
+        }
+    }
+}
