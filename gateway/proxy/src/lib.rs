@@ -1,1 +1,5 @@
 //! Under construction.
+
+pub mod cluster;
+pub mod health;
+pub mod table;

@@ -1,0 +1,151 @@
+//! One choice of an endpoint, and what became of it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::StatusCode;
+use portolan_model::ClusterPolicy;
+use tokio::time::Instant;
+
+use super::balance::Desk;
+use super::{Cluster, Endpoint};
+use crate::health::outlier;
+
+/// What a choice depends on beside the cluster.
+#[derive(Debug, Clone, Copy)]
+pub struct PickContext<'a> {
+    /// The present, read once per attempt.
+    pub now: Instant,
+    /// What ties this client to an endpoint, where the cluster's policy asks for it.
+    pub affinity: Option<AffinityKey<'a>>,
+    /// The ids of endpoints that earlier attempts of this request went to; avoided while another is usable.
+    pub tried: &'a [u64],
+}
+
+/// What ties a client to an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AffinityKey<'a> {
+    /// The client's address (the nearest untrusted one).
+    ClientIp(IpAddr),
+    /// The value of the header field that the policy names.
+    Header(&'a [u8]),
+    /// The value of the cookie that the policy names, as [`Endpoint::affinity_token`] made it.
+    Cookie(&'a str),
+}
+
+/// Why no endpoint can be chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NoEndpoint {
+    /// The cluster has no endpoint at all, or does not exist.
+    #[error("the cluster has no endpoints")]
+    Empty,
+    /// It has some, but each is unready or has weight 0.
+    #[error("no endpoint of the cluster is ready or draining with a weight above 0")]
+    NoneReady,
+}
+
+/// How an attempt ended, as far as it says something of the endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The head of a response came.
+    Answered(StatusCode),
+    /// A connection was refused or broke while it was opened.
+    ConnectFailed,
+    /// A connection did not open in time.
+    ConnectTimedOut,
+    /// The connection broke before the head of a response.
+    Reset,
+    /// No head of a response came in time.
+    TimedOut,
+}
+
+/// How the endpoint came to be chosen, which decides what its outcome means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trial {
+    /// It was usable.
+    No,
+    /// Its ejection was over and this request alone finds out whether it works again.
+    Probe,
+    /// Nothing was usable, so everything ready got requests.
+    LastResort,
+}
+
+/// A chosen endpoint. It counts as one request in flight until it is dropped: keep it until the last byte of the
+/// response. Dropped without a [`Pick::record`] it says nothing of the endpoint's health (the client went away).
+#[derive(Debug)]
+pub struct Pick {
+    endpoint: Arc<Endpoint>,
+    desk: Arc<Desk>,
+    picked_at: Instant,
+    trial: Trial,
+    by_affinity: bool,
+    recorded: bool,
+}
+
+impl Pick {
+    pub(crate) fn new(
+        endpoint: &Arc<Endpoint>,
+        desk: &Arc<Desk>,
+        now: Instant,
+        trial: Trial,
+        by_affinity: bool,
+    ) -> Self {
+        endpoint.begin();
+        Self {
+            endpoint: Arc::clone(endpoint),
+            desk: Arc::clone(desk),
+            picked_at: now,
+            trial,
+            by_affinity,
+            recorded: false,
+        }
+    }
+
+    /// Where the request goes.
+    pub fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.endpoint
+    }
+
+    /// The cluster it was chosen from.
+    pub fn cluster(&self) -> &Arc<Cluster> {
+        &self.desk.cluster
+    }
+
+    /// The cluster's policy when it was chosen.
+    pub fn policy(&self) -> &Arc<ClusterPolicy> {
+        &self.desk.policy
+    }
+
+    /// Whether the affinity key led here. Where it did not and the policy asks for a cookie, a new one is set.
+    pub fn by_affinity(&self) -> bool {
+        self.by_affinity
+    }
+
+    /// Says how the attempt ended. Only the first call counts.
+    pub fn record(&mut self, outcome: Outcome) {
+        if !self.recorded {
+            self.recorded = true;
+            let Desk { cluster, policy } = &*self.desk;
+            let policy = &policy.outlier_detection;
+            outlier::observe(cluster, policy, &self.endpoint, outcome, self.trial, self.picked_at);
+            self.end_trial();
+        }
+    }
+}
+
+impl Pick {
+    /// The head of the response decides a trial; its body may take hours.
+    fn end_trial(&mut self) {
+        if self.trial == Trial::Probe {
+            self.trial = Trial::No;
+            self.endpoint.end_trial();
+        }
+    }
+}
+
+impl Drop for Pick {
+    fn drop(&mut self) {
+        self.end_trial();
+        self.endpoint.end();
+    }
+}
