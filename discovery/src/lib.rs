@@ -12,6 +12,7 @@
 //! how fresh the picture is, never what it shows.
 
 pub mod file;
+pub mod kube;
 mod merge;
 pub mod objects;
 mod source;

@@ -1,0 +1,123 @@
+//! How long to wait before the API server is asked again.
+//!
+//! Two speeds. What passes by itself within seconds (connection refused, a restart, 5xx, an answer that makes no sense)
+//! is tried again after at most 2 s, because every second of it is a second in which pods move unseen. What needs a
+//! person or relief (401, 403, 404, 429) is tried after up to 30 s. Full jitter in both: the replicas of a gateway lose an API
+//! server in the same instant and must not come back in the same instant.
+
+use std::time::Duration;
+
+use super::request::Failure;
+
+/// The waits, as settings: tests shorten them.
+#[derive(Debug, Clone, Copy)]
+pub struct BackoffTimings {
+    /// The upper bound of the first wait; it doubles with each failure in a row.
+    pub first: Duration,
+    /// The longest wait for what passes by itself.
+    pub passing: Duration,
+    /// The longest wait for a refusal.
+    pub refused: Duration,
+}
+
+impl Default for BackoffTimings {
+    fn default() -> Self {
+        Self {
+            first: Duration::from_millis(200),
+            passing: Duration::from_secs(2),
+            refused: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Counts failures in a row.
+#[derive(Debug)]
+pub(crate) struct Backoff {
+    timings: BackoffTimings,
+    failures: u32,
+}
+
+impl Backoff {
+    pub(crate) fn new(timings: BackoffTimings) -> Self {
+        Self { timings, failures: 0 }
+    }
+
+    /// Something came that proves the API server is well.
+    pub(crate) fn reset(&mut self) {
+        self.failures = 0;
+    }
+
+    /// The wait after one more failure.
+    pub(crate) fn next(&mut self, failure: &Failure) -> Duration {
+        let refused = failure.is_refusal();
+        let cap = if refused { self.timings.refused } else { self.timings.passing };
+        let grown = self.timings.first.saturating_mul(1 << self.failures.min(20));
+        self.failures = self.failures.saturating_add(1);
+        // The floor keeps a run of small random numbers from becoming a hot loop.
+        let floor = self.timings.first.min(cap) / 4;
+        let jittered = random_between(floor, grown.min(cap));
+        match failure.retry_after() {
+            // Not before the server wants it, and spread behind that, so that not everyone returns in the same second.
+            Some(wanted) if refused => wanted.min(cap) + random_between(Duration::ZERO, floor * 4),
+            Some(_) | None => jittered,
+        }
+    }
+}
+
+/// A random length of time between the two.
+pub(crate) fn random_between(low: Duration, high: Duration) -> Duration {
+    low + high.saturating_sub(low).mul_f64(fastrand::f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(code: u16, retry_after: Option<u64>) -> Failure {
+        Failure::Answered { code, message: "m".into(), retry_after: retry_after.map(Duration::from_secs) }
+    }
+
+    #[test]
+    fn what_passes_waits_two_seconds_at_most_and_a_refusal_thirty() {
+        for (failure, cap) in [
+            (Failure::Unreachable("refused".into()), 2),
+            (Failure::Garbled("html".into()), 2),
+            (answered(500, None), 2),
+            (answered(503, Some(20)), 2),
+            (answered(401, None), 30),
+            (answered(403, None), 30),
+            (answered(429, None), 30),
+        ] {
+            let mut backoff = Backoff::new(BackoffTimings::default());
+            let waits: Vec<_> = (0..200).map(|_| backoff.next(&failure)).collect();
+            assert!(waits.iter().all(|wait| *wait <= Duration::from_secs(cap)), "{failure}");
+            assert!(waits.iter().all(|wait| *wait >= Duration::from_millis(50)), "{failure}");
+            assert!(
+                waits.iter().any(|wait| *wait > Duration::from_secs(cap) / 2),
+                "{failure}: the wait grows"
+            );
+            assert!(waits[0] <= Duration::from_millis(200), "{failure}: the first wait is short");
+        }
+    }
+
+    #[test]
+    fn success_starts_anew() {
+        let mut backoff = Backoff::new(BackoffTimings::default());
+        let failure = answered(403, None);
+        for _ in 0..20 {
+            backoff.next(&failure);
+        }
+        backoff.reset();
+        assert!(backoff.next(&failure) <= Duration::from_millis(200));
+    }
+
+    #[test]
+    fn the_server_says_when_but_not_for_longer_than_the_cap() {
+        let mut backoff = Backoff::new(BackoffTimings::default());
+        for _ in 0..50 {
+            let wait = backoff.next(&answered(429, Some(7)));
+            assert!(wait >= Duration::from_secs(7) && wait <= Duration::from_millis(7200), "{wait:?}");
+        }
+        assert!(backoff.next(&answered(429, Some(86_400))) <= Duration::from_millis(30_200));
+    }
+}

@@ -1,0 +1,339 @@
+//! Joins what the watches tell: one index, one voice towards the store, and the source's own findings.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use portolan_model::{Contribution, Finding, ResourceRef};
+use tokio::sync::{mpsc, watch as watch_channel};
+use tokio::time::{Instant, sleep_until};
+use tracing::info;
+
+use super::decode::reference;
+use super::request::Failure;
+use super::watch::{Closed, Malformed, Observer, Report};
+use crate::source::{Change, Sink};
+use crate::translate::{Index, ObjectEvent, TranslateConfig};
+
+/// So many messages are taken at once: what came together is seen together.
+const BATCH: usize = 256;
+
+/// What a watch tells the follower.
+pub(super) struct Message {
+    watch: usize,
+    what: What,
+    observed: Instant,
+}
+
+enum What {
+    Listed { events: Vec<ObjectEvent>, malformed: Vec<Malformed> },
+    Applied(ResourceRef, Box<ObjectEvent>),
+    Deleted(ResourceRef),
+    Malformed(Malformed),
+    Listening,
+    Lost(Failure),
+}
+
+/// Through which a watch speaks.
+pub(super) struct Mouthpiece<K> {
+    pub(super) watch: usize,
+    pub(super) kind: Arc<str>,
+    pub(super) sender: mpsc::Sender<Message>,
+    pub(super) event: fn(K) -> ObjectEvent,
+}
+
+impl<K: kube::Resource<DynamicType = ()> + Send> Observer<K> for Mouthpiece<K> {
+    async fn report(&mut self, report: Report<K>, observed: Instant) -> Result<(), Closed> {
+        let what = match report {
+            Report::Listed { objects, gone, malformed } => {
+                let gone = gone.into_iter().map(ObjectEvent::Gone);
+                What::Listed { events: gone.chain(objects.into_iter().map(self.event)).collect(), malformed }
+            }
+            Report::Applied(object) => {
+                What::Applied(reference(&self.kind, object.meta()), Box::new((self.event)(object)))
+            }
+            Report::Deleted(resource) => What::Deleted(resource),
+            Report::Malformed(malformed) => What::Malformed(malformed),
+            Report::Listening => What::Listening,
+            Report::Lost(failure) => What::Lost(failure),
+        };
+        self.sender.send(Message { watch: self.watch, what, observed }).await.map_err(|_| Closed)
+    }
+}
+
+/// What is known of one watch.
+pub(super) struct Followed {
+    /// As RBAC spells it: `endpointslices.discovery.k8s.io`.
+    resource: String,
+    namespace: Option<String>,
+    required: bool,
+    /// Its first picture has come, or (if it is not required) will not come soon.
+    settled: bool,
+    touch: Touch,
+    /// The first of the failures of one sort that stand between it and the API server.
+    failure: Option<Failure>,
+    malformed: BTreeMap<ResourceRef, Malformed>,
+}
+
+#[derive(Clone, Copy)]
+enum Touch {
+    Never,
+    Open,
+    LostSince(Instant),
+}
+
+impl Followed {
+    pub(super) fn new(resource: String, namespace: Option<&str>, required: bool) -> Self {
+        Self {
+            resource,
+            namespace: namespace.map(Into::into),
+            required,
+            settled: false,
+            touch: Touch::Never,
+            failure: None,
+            malformed: BTreeMap::new(),
+        }
+    }
+
+    fn is_fresh(&self, patience: Duration) -> bool {
+        match self.touch {
+            Touch::Never => false,
+            Touch::Open => true,
+            Touch::LostSince(since) => since.elapsed() < patience,
+        }
+    }
+
+    fn lost(&mut self, failure: Failure, observed: Instant) {
+        self.settled |= !self.required;
+        if matches!(self.touch, Touch::Open) {
+            self.touch = Touch::LostSince(observed);
+        }
+        // The text of each attempt differs a little; the finding need not.
+        if self.failure.as_ref().is_none_or(|before| before.label() != failure.label()) {
+            self.failure = Some(failure);
+        }
+    }
+
+    fn opened(&mut self) {
+        self.touch = Touch::Open;
+        self.failure = None;
+    }
+
+    /// What its state means for whoever runs the gateway.
+    fn findings(&self, patience: Duration) -> impl Iterator<Item = Finding> {
+        let failure = self.failure.as_ref().and_then(|failure| self.failure_finding(failure, patience));
+        failure.into_iter().chain(self.malformed.values().map(malformed_finding))
+    }
+
+    fn failure_finding(&self, failure: &Failure, patience: Duration) -> Option<Finding> {
+        let source = source_resource();
+        let (resource, verbs) = (&self.resource, if self.is_polled() { "get" } else { "list and watch" });
+        let place = match &self.namespace {
+            Some(namespace) => format!("namespace {namespace}"),
+            None => "all namespaces".into(),
+        };
+        let field = format!("{resource} in {place}");
+        if failure.is_denied() {
+            let meaning = match (self.required, self.settled) {
+                (false, _) => {
+                    "Labels of namespaces count as absent, so a namespace cannot expose its Services"
+                }
+                (true, true) => "What was last known serves on, changes are not seen",
+                (true, false) => "The gateway is not ready before it may",
+            };
+            let message = format!(
+                "Portolan may not {verbs} {resource} in {place} ({failure}). {meaning}. \
+                 Grant {verbs} on {resource} to its ServiceAccount, as deploy/base does",
+            );
+            let make = if self.required { Finding::error } else { Finding::warning };
+            return Some(make(&source, field, "AccessDenied", message));
+        }
+        if self.is_polled() && failure.is_not_found() {
+            let message = format!("{place} does not exist. Correct the namespaces setting or create it");
+            return Some(Finding::warning(&source, field, "UnknownNamespace", message));
+        }
+        if !self.required || self.is_fresh(patience) {
+            return None;
+        }
+        let meaning = match self.settled {
+            true => "What was last known serves on, changes are not seen",
+            false => "The gateway is not ready before it has answered",
+        };
+        let message = format!(
+            "{resource} in {place} cannot be watched: {failure}. {meaning}. It is tried again by itself"
+        );
+        Some(Finding::warning(&source, field, "OutOfTouch", message))
+    }
+
+    fn is_polled(&self) -> bool {
+        !self.required && self.namespace.is_some()
+    }
+}
+
+/// The one task that owns the index.
+pub(super) struct Follower {
+    sink: Sink,
+    watches: Vec<Followed>,
+    translate: watch_channel::Receiver<Arc<TranslateConfig>>,
+    patience: Duration,
+    index: Index,
+    /// What has to be said, and since when.
+    touched: BTreeSet<ResourceRef>,
+    touched_at: Option<Instant>,
+    synced: bool,
+    findings: Vec<Finding>,
+}
+
+impl Follower {
+    pub(super) fn new(
+        sink: Sink,
+        watches: Vec<Followed>,
+        translate: watch_channel::Receiver<Arc<TranslateConfig>>,
+        patience: Duration,
+    ) -> Self {
+        Self {
+            sink,
+            watches,
+            translate,
+            patience,
+            index: Index::new(),
+            touched: BTreeSet::new(),
+            touched_at: None,
+            synced: false,
+            findings: Vec::new(),
+        }
+    }
+
+    /// Follows until all watches have ended, which they do not.
+    pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Message>) {
+        // The first picture is said in one piece, unless a part of it does not come.
+        let hold_until = Instant::now() + self.patience;
+        let mut batch = Vec::with_capacity(BATCH);
+        loop {
+            let wake = self.wake_at(hold_until);
+            let mut translate = self.translate.clone();
+            tokio::select! {
+                count = inbox.recv_many(&mut batch, BATCH) => if count == 0 { return },
+                () = config_changed(&mut translate) => {
+                    self.translate = translate;
+                    self.touch_all();
+                }
+                () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
+            }
+            for message in batch.drain(..) {
+                self.take(message);
+            }
+            let complete = self.watches.iter().all(|watch| watch.settled);
+            if complete || Instant::now() >= hold_until {
+                self.say_touched().await;
+            }
+            self.say_findings().await;
+            if complete && !self.synced {
+                self.synced = true;
+                self.sink.synced();
+                info!("first picture is complete");
+            }
+            let patience = self.patience;
+            self.sink.fresh(
+                self.watches.iter().filter(|watch| watch.required).all(|watch| watch.is_fresh(patience)),
+            );
+        }
+    }
+
+    /// When something is due without a message.
+    fn wake_at(&self, hold_until: Instant) -> Option<Instant> {
+        let now = Instant::now();
+        let stale = self.watches.iter().filter_map(|watch| match watch.touch {
+            Touch::LostSince(since) => Some(since + self.patience),
+            Touch::Never | Touch::Open => None,
+        });
+        stale.chain((!self.synced).then_some(hold_until)).filter(|at| *at > now).min()
+    }
+
+    fn take(&mut self, Message { watch, what, observed }: Message) {
+        let followed = &mut self.watches[watch];
+        let events = match what {
+            What::Listening => {
+                followed.opened();
+                return;
+            }
+            What::Lost(failure) => {
+                followed.lost(failure, observed);
+                return;
+            }
+            What::Malformed(malformed) => {
+                followed.malformed.insert(malformed.resource.clone(), malformed);
+                return;
+            }
+            What::Listed { events, malformed } => {
+                followed.settled = true;
+                followed.malformed = malformed.into_iter().map(|it| (it.resource.clone(), it)).collect();
+                events
+            }
+            What::Applied(resource, event) => {
+                followed.malformed.remove(&resource);
+                vec![*event]
+            }
+            What::Deleted(resource) => {
+                followed.malformed.remove(&resource);
+                vec![ObjectEvent::Gone(resource)]
+            }
+        };
+        for event in events {
+            self.touched.extend(self.index.apply(event));
+        }
+        if !self.touched.is_empty() {
+            let oldest = self.touched_at.map_or(observed, |before| before.min(observed));
+            self.touched_at = Some(oldest);
+        }
+    }
+
+    fn touch_all(&mut self) {
+        self.touched.extend(self.index.keys());
+        self.touched_at.get_or_insert_with(Instant::now);
+    }
+
+    async fn say_touched(&mut self) {
+        let Some(observed) = self.touched_at.take() else { return };
+        let config = Arc::clone(&self.translate.borrow());
+        let changes = std::mem::take(&mut self.touched)
+            .into_iter()
+            .map(|key| match self.index.contribution(&key, &config) {
+                Some(contribution) => Change::Upsert(key, contribution),
+                None => Change::Remove(key),
+            })
+            .collect();
+        self.sink.apply(changes, observed).await;
+    }
+
+    async fn say_findings(&mut self) {
+        let findings: Vec<_> = self.watches.iter().flat_map(|watch| watch.findings(self.patience)).collect();
+        if findings != self.findings {
+            self.findings.clone_from(&findings);
+            let contribution = Contribution { findings, ..Contribution::default() };
+            self.sink.upsert(source_resource(), contribution, Instant::now()).await;
+        }
+    }
+}
+
+/// Waits for a change; for ever when nobody can make one any more.
+async fn config_changed(translate: &mut watch_channel::Receiver<Arc<TranslateConfig>>) {
+    if translate.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Under which the source says its own findings.
+fn source_resource() -> ResourceRef {
+    ResourceRef::new("Source", "", "kubernetes")
+}
+
+fn malformed_finding(malformed: &Malformed) -> Finding {
+    let kind = &malformed.resource.kind;
+    let message = format!(
+        "this {kind} cannot be read: {}. It stays as it was when it last could be read, if ever. Correct the field, \
+         or update Portolan if a newer Kubernetes writes it so",
+        malformed.error
+    );
+    Finding::error(&malformed.resource, malformed.field.as_str(), "Malformed", message)
+}
