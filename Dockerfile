@@ -46,7 +46,8 @@ FROM scratch AS echo
 COPY --from=build-echo /image/ /
 USER 65532:65532
 EXPOSE 8080
-ENTRYPOINT ["/portolan-loadtest", "upstream", "--listen", "0.0.0.0:8080"]
+ENTRYPOINT ["/portolan-loadtest"]
+CMD ["backend", "--listen", "0.0.0.0:8080", "--name", "echo"]
 
 # No certificates of public authorities: the only TLS peer is the API server, and its authority comes with the
 # ServiceAccount token or the kubeconfig.
