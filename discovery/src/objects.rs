@@ -8,7 +8,6 @@
 mod wire;
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -44,16 +43,14 @@ pub struct ServiceSpec {
     /// Its ports, in the order written.
     #[serde(deserialize_with = "wire::nullable")]
     pub ports: Vec<ServicePort>,
-    /// Which pods are meant; empty means that somebody writes the EndpointSlices by hand.
-    #[serde(deserialize_with = "wire::text_map")]
-    pub selector: BTreeMap<String, String>,
+    /// Whether it says which pods are meant; without, somebody writes the EndpointSlices by hand.
+    #[serde(rename = "selector", deserialize_with = "wire::is_filled_map")]
+    pub has_selector: bool,
     /// `None` or `ClientIP`.
     pub session_affinity: Option<Box<str>>,
     /// The address families, the preferred one first: `IPv4`, `IPv6`.
     #[serde(deserialize_with = "wire::nullable")]
     pub ip_families: Vec<Box<str>>,
-    /// For the type `ExternalName`, the DNS name.
-    pub external_name: Option<Box<str>>,
 }
 
 /// One port of a Service.

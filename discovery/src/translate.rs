@@ -1,12 +1,20 @@
 //! From Kubernetes objects to the neutral model: pure functions, used by the Kubernetes source and the files source
 //! alike.
 
+mod annotations;
+mod endpoint_slices;
+mod held;
 mod index;
+mod service;
+#[cfg(test)]
+mod tests;
+mod text;
 
 use std::sync::Arc;
 
 use portolan_model::ClusterPolicy;
 
+pub use annotations::{Annotation, SERVICE_ANNOTATIONS};
 pub use index::{Index, ObjectEvent, Scope};
 
 /// What translation depends on beside the objects.

@@ -64,11 +64,10 @@ impl<'de> Deserialize<'de> for OwnEntries {
     }
 }
 
-/// Reads a map of texts; `null` is empty.
-pub(super) fn text_map<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<BTreeMap<String, String>, D::Error> {
-    deserializer.deserialize_any(TextMap { keep: |_: &str| true })
+/// Whether there is a map with something in it.
+pub(super) fn is_filled_map<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    let map: Option<BTreeMap<String, IgnoredAny>> = Option::deserialize(deserializer)?;
+    Ok(map.is_some_and(|map| !map.is_empty()))
 }
 
 /// Values other than text (`expose: true` without quotes, which only a manifest file can say) are kept as the text
