@@ -1,2 +1,38 @@
-//! Under construction.
-fn main() {}
+//! The development commands: `cargo xtask --help`.
+#![allow(clippy::print_stdout, reason = "a command line tool: its output is for the person at the terminal")]
+
+mod cluster;
+mod test;
+mod tools;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", about = "Portolan's development commands")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// A Kubernetes control plane to play with
+    #[command(subcommand)]
+    Cluster(cluster::Command),
+    /// Every check and every test
+    Test(test::Arguments),
+    /// Write the files that the code generates
+    Generate,
+}
+
+fn main() -> Result<ExitCode> {
+    match Arguments::parse().command {
+        Command::Cluster(command) => cluster::run(command)?,
+        Command::Test(arguments) => return test::run(&arguments),
+        Command::Generate => test::write_generated()?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

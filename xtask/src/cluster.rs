@@ -1,0 +1,140 @@
+//! `cargo xtask cluster`: the tests' control plane on a developer's desk.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+
+use anyhow::{Result, bail};
+use clap::Subcommand;
+use portolan_testbed::{ControlPlane, Netns, Options, Programs, cache_folder, is_root, sweep};
+
+/// The network namespace of the developer's control plane.
+const NETNS: &str = "portolan";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Build what is missing and start it: as root in a network namespace, else on loopback
+    Up {
+        /// Leave kube-controller-manager out: then nothing makes pods of Deployments or EndpointSlices of pods
+        #[arg(long)]
+        without_controllers: bool,
+    },
+    /// Only build what is missing in the cache
+    Build,
+    /// Run a command where the control plane's addresses exist, kubectl on its PATH and KUBECONFIG set
+    Exec {
+        /// The command and its arguments
+        #[arg(trailing_var_arg = true, required = true, allow_hyphen_values = true)]
+        command: Vec<OsString>,
+    },
+    /// Say whether it runs
+    Status,
+    /// End it and remove every trace, also of interrupted test runs
+    Down,
+}
+
+pub(crate) fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Up { without_controllers } => up(!without_controllers),
+        Command::Build => Programs::build().map(|programs| println!("{programs:#?}")),
+        Command::Exec { command } => exec(&command),
+        Command::Status => status(),
+        Command::Down => down(),
+    }
+}
+
+fn up(controllers: bool) -> Result<()> {
+    if let Ok(running) = attach() {
+        println!("It runs already.");
+        describe(&running);
+        return Ok(());
+    }
+    down()?;
+    Programs::build()?;
+    let netns = if is_root() { Some(Netns::create(NETNS)?) } else { None };
+    let control_plane = ControlPlane::start(&Options {
+        netns: netns.as_ref().map(|netns| netns.name().to_owned()),
+        controllers,
+        folder: Some(folder()?),
+        ends_with_starter: false,
+    })?;
+    describe(&control_plane);
+    control_plane.detach();
+    if let Some(netns) = netns {
+        netns.keep();
+    }
+    Ok(())
+}
+
+fn describe(control_plane: &ControlPlane) {
+    println!("API server   {}", control_plane.url());
+    println!("kubeconfig   {}", control_plane.kubeconfig().display());
+    println!("logs         {}/*.log", control_plane.folder().display());
+    if let Some(netns) = control_plane.netns() {
+        println!("network      namespace {netns}: 10.0.0.0/8 is its own, nothing leaves it");
+    }
+    println!();
+    println!("  cargo xtask cluster exec kubectl get services --all-namespaces");
+    println!("  cargo xtask cluster exec bash      a shell inside");
+    println!("  cargo xtask cluster down");
+}
+
+fn exec(command: &[OsString]) -> Result<()> {
+    let control_plane = attach()?;
+    let mut path = OsString::from(control_plane.kubectl_program().parent().unwrap_or("".as_ref()));
+    if let Some(rest) = inherited_path() {
+        path.push(":");
+        path.push(rest);
+    }
+    // `env` finds the program on the new PATH.
+    let mut inside = control_plane.command("env");
+    let mut assignment = OsString::from("PATH=");
+    assignment.push(path);
+    inside.arg(assignment).args(command).stdin(std::process::Stdio::inherit());
+    pass_on(inside.status()?)
+}
+
+#[allow(clippy::disallowed_methods, reason = "the PATH is handed on, it is no setting")]
+fn inherited_path() -> Option<OsString> {
+    std::env::var_os("PATH")
+}
+
+#[allow(clippy::exit, reason = "the exit code of the command run inside is this command's own")]
+fn pass_on(status: ExitStatus) -> Result<()> {
+    match status.code() {
+        Some(0) => Ok(()),
+        Some(code) => std::process::exit(code),
+        None => bail!("the command was ended by a signal: {status}"),
+    }
+}
+
+fn status() -> Result<()> {
+    let control_plane = attach()?;
+    control_plane.kubectl(&["get", "--raw", "/readyz"])?;
+    println!("It runs and is ready.");
+    describe(&control_plane);
+    Ok(())
+}
+
+fn down() -> Result<()> {
+    if let Ok(control_plane) = ControlPlane::attach(&folder()?) {
+        control_plane.stop();
+    }
+    if is_root() {
+        Netns::remove(NETNS)?;
+    }
+    sweep()
+}
+
+/// The running control plane.
+fn attach() -> Result<ControlPlane> {
+    let Ok(control_plane) = ControlPlane::attach(&folder()?) else {
+        bail!("no control plane runs: start one by `cargo xtask cluster up`")
+    };
+    control_plane.check()?;
+    Ok(control_plane)
+}
+
+fn folder() -> Result<PathBuf> {
+    Ok(cache_folder()?.join("cluster"))
+}

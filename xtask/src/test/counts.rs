@@ -1,0 +1,100 @@
+//! How many tests passed and failed, read from what `cargo test` prints.
+
+use std::fmt;
+use std::io::{BufRead, BufReader};
+use std::iter::Sum;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result};
+
+/// Tests that ran.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub(super) passed: u64,
+    pub(super) failed: u64,
+}
+
+/// Runs `cargo test …`, shows its output as it comes and counts.
+pub(super) fn run(command: &mut Command) -> Result<Counts> {
+    let shown = format!("{command:?}");
+    let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot run {shown}"))?;
+    let output = child.stdout.take().context("standard output is piped")?;
+    let mut counts = Counts::default();
+    for line in BufReader::new(output).split(b'\n') {
+        // A test may print anything.
+        let line = String::from_utf8_lossy(&line?).into_owned();
+        println!("{line}");
+        counts = counts + Counts::in_line(&line);
+    }
+    let status = child.wait()?;
+    if !status.success() {
+        // Not compiled, or a test binary died without a result.
+        counts.failed = counts.failed.max(1);
+    }
+    Ok(counts)
+}
+
+impl Counts {
+    /// What a line `test result: ok. 3 passed; 0 failed; …` says; nothing for any other line.
+    fn in_line(line: &str) -> Counts {
+        let Some((_, rest)) = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". "))
+        else {
+            return Counts::default();
+        };
+        let number = |what: &str| {
+            rest.split("; ").find_map(|part| part.strip_suffix(what)).and_then(|number| number.parse().ok())
+        };
+        Counts { passed: number(" passed").unwrap_or(0), failed: number(" failed").unwrap_or(0) }
+    }
+}
+
+impl std::ops::Add for Counts {
+    type Output = Counts;
+
+    fn add(self, other: Counts) -> Counts {
+        Counts { passed: self.passed + other.passed, failed: self.failed + other.failed }
+    }
+}
+
+impl Sum for Counts {
+    fn sum<I: Iterator<Item = Counts>>(counts: I) -> Counts {
+        counts.fold(Counts::default(), |sum, counts| sum + counts)
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:>5} passed {:>3} failed", self.passed, self.failed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_result_lines_and_nothing_else() {
+        let good =
+            "test result: ok. 12 passed; 0 failed; 3 ignored; 0 measured; 0 filtered out; finished in 0.02s";
+        assert_eq!(Counts::in_line(good), Counts { passed: 12, failed: 0 });
+        let bad =
+            "test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1s";
+        assert_eq!(Counts::in_line(bad), Counts { passed: 1, failed: 2 });
+        assert_eq!(Counts::in_line("test names::tests::3 passed; ... ok"), Counts::default());
+        assert_eq!(Counts::in_line("running 3 tests"), Counts::default());
+    }
+
+    #[test]
+    fn a_command_that_fails_without_a_result_counts_as_failed() {
+        let counts = run(Command::new("sh").args(["-c", "echo not a test; exit 3"])).unwrap();
+        assert_eq!(counts, Counts { passed: 0, failed: 1 });
+    }
+
+    #[test]
+    fn sums_over_several_binaries() {
+        let line =
+            "test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0s";
+        let counts = run(Command::new("sh").args(["-c", &format!("echo '{line}'; echo '{line}'")])).unwrap();
+        assert_eq!(counts, Counts { passed: 4, failed: 0 });
+    }
+}

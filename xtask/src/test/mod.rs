@@ -1,0 +1,152 @@
+//! `cargo xtask test`: every check, fast ones first, closed by a line of counts.
+
+mod architecture;
+mod control_plane;
+mod counts;
+mod generated;
+
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
+
+use anyhow::Result;
+use clap::ValueEnum;
+use portolan_testbed::sweep;
+
+use self::counts::Counts;
+use crate::tools::{self, cargo};
+
+pub(crate) use generated::write as write_generated;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Run only these steps (repeatable, or with commas)
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<Step>,
+    /// Stop at the first step that fails
+    #[arg(long)]
+    fail_fast: bool,
+    /// Only the tests whose name contains this
+    filter: Option<String>,
+}
+
+/// In order of speed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Step {
+    /// Formatting
+    Fmt,
+    /// Lints of every target, warnings are errors
+    Clippy,
+    /// The documentation builds without a warning
+    Docs,
+    /// Tests that need nothing but the machine
+    Unit,
+    /// Bans, licenses and sources of dependencies; who may know whom
+    Deny,
+    /// Generated files are those that the code generates
+    Generated,
+    /// Discovery against a real API server
+    Apiserver,
+    /// The real binary against a real API server
+    Binary,
+    /// The manifests, admitted by a real API server and acted upon by its controllers
+    Deploy,
+}
+
+/// How a step went.
+struct Outcome {
+    step: Step,
+    counts: Counts,
+    took: Duration,
+    failure: Option<String>,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    sweep()?;
+    let mut outcomes = Vec::new();
+    for step in Step::value_variants() {
+        if !arguments.only.is_empty() && !arguments.only.contains(step) {
+            continue;
+        }
+        let outcome = step.run(arguments.filter.as_deref());
+        let failed = outcome.failure.is_some();
+        outcomes.push(outcome);
+        if failed && arguments.fail_fast {
+            break;
+        }
+    }
+    Ok(report(&outcomes))
+}
+
+fn report(outcomes: &[Outcome]) -> ExitCode {
+    println!("\n===== all steps");
+    for Outcome { step, counts, took, failure } in outcomes {
+        let verdict = failure.as_deref().unwrap_or("ok");
+        println!("{:<10} {:>6.1} s  {counts}  {verdict}", step.name(), took.as_secs_f64());
+    }
+    let counts: Counts = outcomes.iter().map(|outcome| outcome.counts).sum();
+    // CI reads this line.
+    println!("\n{} passed, {} failed", counts.passed, counts.failed);
+    if counts.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+impl Step {
+    fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+
+    fn run(self, filter: Option<&str>) -> Outcome {
+        println!("\n===== {}", self.name());
+        let begin = SystemTime::now();
+        let result = self.check(filter);
+        let took = begin.elapsed().unwrap_or_default();
+        let (mut counts, failure) = match result {
+            Ok(counts) if counts.failed == 0 => (counts, None),
+            Ok(counts) => (counts, Some("FAILED".to_owned())),
+            Err(error) => (Counts::default(), Some(format!("FAILED: {error:#}"))),
+        };
+        if failure.is_some() {
+            // A step that failed before any test ran is a failure all the same.
+            counts.failed = counts.failed.max(1);
+        }
+        println!(
+            "----- {}: {} in {:.1} s",
+            self.name(),
+            failure.as_deref().unwrap_or("ok"),
+            took.as_secs_f64()
+        );
+        Outcome { step: self, counts, took, failure }
+    }
+
+    fn check(self, filter: Option<&str>) -> Result<Counts> {
+        match self {
+            Step::Fmt => tools::run(cargo().args(["fmt", "--all", "--check"]))?,
+            Step::Clippy => {
+                tools::run(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+            }
+            Step::Docs => {
+                let mut doc = cargo();
+                doc.args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings");
+                tools::run(&mut doc)?;
+            }
+            Step::Unit => return unit(filter),
+            Step::Deny => {
+                let mut deny = std::process::Command::new(tools::cargo_deny()?);
+                tools::run(deny.args(["--workspace", "check", "bans", "licenses", "sources"]))?;
+                architecture::check()?;
+            }
+            Step::Generated => generated::check()?,
+            Step::Apiserver | Step::Binary | Step::Deploy => return control_plane::run(self, filter),
+        }
+        Ok(Counts::default())
+    }
+}
+
+/// The whole workspace in one selection, here and in every later step: another selection would unite features
+/// differently and compile the dependencies again.
+fn unit(filter: Option<&str>) -> Result<Counts> {
+    let mut test = cargo();
+    test.args(["test", "--workspace", "--no-fail-fast"]).args(filter);
+    // Tests that need a control plane have steps of their own: on CI they are not left out.
+    test.env(portolan_testbed::SHARED, "in a later step");
+    counts::run(&mut test)
+}

@@ -1,0 +1,67 @@
+//! What the steps need on the machine, installed when it is missing.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use portolan_testbed::{cache_folder, is_root};
+
+const CARGO_DENY: &str = "0.20.2";
+
+/// `cargo`, without a standard input that it could wait for.
+pub(crate) fn cargo() -> Command {
+    let mut command = Command::new("cargo");
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Runs a command with its output on the terminal; anything but success is an error.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
+    let shown = format!("{command:?}").replace('"', "");
+    let status = command.stdin(Stdio::null()).status().with_context(|| format!("cannot run `{shown}`"))?;
+    if !status.success() {
+        bail!("`{shown}` failed: {status}");
+    }
+    Ok(())
+}
+
+/// Where cargo-deny is; it is installed into the cache first when it is missing (about a minute).
+pub(crate) fn cargo_deny() -> Result<PathBuf> {
+    let root = cache_folder()?.join(format!("cargo-deny-{CARGO_DENY}"));
+    let program = root.join("bin/cargo-deny");
+    if !program.is_file() {
+        println!("installing cargo-deny {CARGO_DENY} into {}, once", root.display());
+        // Unoptimised: it works for a second per run, and compiles in a third of the time. cargo moves the finished
+        // program into place and keeps concurrent installations apart by itself.
+        let mut install = cargo();
+        install
+            .args(["install", "--locked", "--debug", "--version", CARGO_DENY, "cargo-deny", "--root"])
+            .arg(root);
+        run(&mut install).context("cannot install cargo-deny")?;
+    }
+    Ok(program)
+}
+
+/// Installs the Debian packages of the programs that network namespaces need, if one is missing.
+pub(crate) fn network_tools() -> Result<()> {
+    let present = |program: &str| {
+        Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
+    };
+    let missing: Vec<_> = [("ip", "iproute2"), ("nsenter", "util-linux"), ("setpriv", "util-linux")]
+        .into_iter()
+        .filter(|(program, _)| !present(program))
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let programs: Vec<_> = missing.iter().map(|(program, _)| *program).collect();
+    let packages: Vec<_> = missing.iter().map(|(_, package)| *package).collect();
+    if !is_root() || !present("apt-get") {
+        bail!("missing on the PATH: {}; install {}", programs.join(", "), packages.join(", "));
+    }
+    println!("installing {}", packages.join(", "));
+    run(Command::new("apt-get").args(["update", "-q"]))?;
+    let mut install = Command::new("apt-get");
+    install.args(["install", "-q", "-y", "--no-install-recommends"]).args(packages);
+    run(install.env("DEBIAN_FRONTEND", "noninteractive"))
+}

@@ -1,0 +1,503 @@
+//! etcd, the API server and, on request, the controllers: started, described, killed.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::daemon::{self, Daemon};
+use crate::netns::{Netns, succeed};
+use crate::programs::Programs;
+use crate::{cache, certificates};
+
+/// The environment variable that names the description of the control plane a test binary shares.
+pub const SHARED: &str = "PORTOLAN_CONTROL_PLANE";
+
+/// The file in a control plane's folder from which [`ControlPlane::attach`] finds everything.
+const DESCRIPTION: &str = "control-plane.json";
+
+/// How long a program may take until it answers. Generous: a busy machine of two cores starts slowly.
+const START: Duration = Duration::from_secs(180);
+
+/// How to start a control plane.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// The network namespace to run in, by name. Fresh, so that the usual ports are free. Without one: on loopback of
+    /// wherever the caller runs, on free ports.
+    pub netns: Option<String>,
+    /// Whether kube-controller-manager runs too (about 3 s more and 100 MiB).
+    pub controllers: bool,
+    /// Where certificates, data and logs stand; it is kept. Default: a folder that goes when the value is dropped.
+    pub folder: Option<PathBuf>,
+    /// Let the kernel kill the programs when the *thread* that starts them ends. For a main thread: an interrupted
+    /// run then leaves no process behind. Wrong in a thread that ends before the control plane is done with.
+    pub ends_with_starter: bool,
+}
+
+/// A running control plane. What [`ControlPlane::start`] made, drop ends: processes and folder.
+#[derive(Debug)]
+pub struct ControlPlane {
+    description: Description,
+    owned: bool,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Description {
+    programs: Programs,
+    folder: PathBuf,
+    keep_folder: bool,
+    netns: Option<String>,
+    api: SocketAddr,
+    etcd: Daemon,
+    api_server: Daemon,
+    controllers: Option<Daemon>,
+}
+
+impl ControlPlane {
+    /// Starts one and returns when it is ready: the programs are built if the cache lacks them (minutes, once).
+    ///
+    /// # Errors
+    /// When a program cannot be built or started, or does not answer within three minutes; the end of its log is in the
+    /// message.
+    pub fn start(options: &Options) -> Result<ControlPlane> {
+        let programs = Programs::build()?;
+        let keep_folder = options.folder.is_some();
+        let folder = match &options.folder {
+            Some(folder) => folder.clone(),
+            None => run_folder()?,
+        };
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let ports = Ports::choose(options.netns.is_some())?;
+        let description = describe(programs, folder, ports, options, keep_folder);
+        // From here on a failure drops the value, and that ends what was started.
+        let control_plane = ControlPlane { description, owned: true };
+        control_plane.bring_up()?;
+        Ok(control_plane)
+    }
+
+    /// The control plane that `cargo xtask test` started for this test binary.
+    ///
+    /// # Errors
+    /// When the variable [`SHARED`] is unset or the control plane has ended.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "a test helper with no settings.rs: the test runner speaks by it"
+    )]
+    pub fn shared() -> Result<ControlPlane> {
+        let folder = std::env::var_os(SHARED).with_context(|| {
+            format!("{SHARED} is not set: run this test by `cargo xtask test --only apiserver` (or binary, deploy)")
+        })?;
+        ControlPlane::attach(Path::new(&folder))
+    }
+
+    /// The control plane whose folder this is. Dropping it ends nothing.
+    ///
+    /// # Errors
+    /// When the folder holds no description, or what it describes has ended.
+    pub fn attach(folder: &Path) -> Result<ControlPlane> {
+        let path = folder.join(DESCRIPTION);
+        let file =
+            File::open(&path).with_context(|| format!("no control plane: cannot open {}", path.display()))?;
+        let description = serde_json::from_reader(file)
+            .with_context(|| format!("{} is not a description of a control plane", path.display()))?;
+        Ok(ControlPlane { description, owned: false })
+    }
+
+    /// Leaves it running when this value is dropped; [`ControlPlane::attach`] and [`ControlPlane::stop`] end it.
+    pub fn detach(mut self) {
+        self.owned = false;
+    }
+
+    /// Ends its processes and removes its folder. A second call finds nothing to do.
+    pub fn stop(&self) {
+        for daemon in self.description.daemons().rev() {
+            daemon.stop();
+        }
+        let folder = &self.description.folder;
+        if let Err(error) = fs::remove_dir_all(folder)
+            && folder.exists()
+        {
+            crate::programs::say(&format!("{} stays behind: {error}", folder.display()));
+        }
+    }
+
+    /// An error, with the end of its log, for the first program that does not run.
+    ///
+    /// # Errors
+    /// See above.
+    pub fn check(&self) -> Result<()> {
+        self.description.daemons().try_for_each(Daemon::check)
+    }
+
+    /// Certificates, data, logs and kubeconfigs.
+    pub fn folder(&self) -> &Path {
+        &self.description.folder
+    }
+
+    /// The network namespace it runs in, by name.
+    pub fn netns(&self) -> Option<&str> {
+        self.description.netns.as_deref()
+    }
+
+    /// The address of the API server (TLS).
+    pub fn api_address(&self) -> SocketAddr {
+        self.description.api
+    }
+
+    /// The URL of the API server.
+    pub fn url(&self) -> String {
+        format!("https://{}", self.description.api)
+    }
+
+    /// The certificate of the authority that signed the API server's, a PEM file.
+    pub fn certificate_authority(&self) -> PathBuf {
+        self.description.pki("ca.crt")
+    }
+
+    /// The administrator's kubeconfig.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.description.folder.join("kubeconfig")
+    }
+
+    /// Where `kubectl` is.
+    pub fn kubectl_program(&self) -> &Path {
+        &self.description.programs.kubectl
+    }
+
+    /// A command that will run `program` where the control plane's addresses exist: inside its namespace, unless the
+    /// caller is there already (see [`ControlPlane::shared`]; entering again does no harm).
+    pub fn command(&self, program: impl AsRef<Path>) -> Command {
+        let mut command = match &self.description.netns {
+            Some(netns) => Netns::command_in(netns, program),
+            None => Command::new(program.as_ref()),
+        };
+        command.env("KUBECONFIG", self.kubeconfig()).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs `kubectl` as the administrator and returns its standard output.
+    ///
+    /// # Errors
+    /// When kubectl fails; what it said is in the message.
+    pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
+        let output = succeed(self.command(self.kubectl_program()).args(arguments))?;
+        String::from_utf8(output.stdout).context("kubectl printed something that is not UTF-8")
+    }
+
+    /// Writes one or several YAML documents to the API server (server-side apply, strict validation).
+    ///
+    /// # Errors
+    /// When the API server refuses one of them; the others may have been written.
+    pub fn apply(&self, yaml: &str) -> Result<()> {
+        let mut file = tempfile::NamedTempFile::with_suffix(".yaml")?;
+        file.write_all(yaml.as_bytes())?;
+        let path = file.path().to_str().context("the temporary folder has a name in UTF-8")?;
+        self.kubectl(&["apply", "--server-side", "--force-conflicts", "--validate=strict", "-f", path])?;
+        Ok(())
+    }
+
+    /// A token of the ServiceAccount `name`, good for a day.
+    ///
+    /// # Errors
+    /// When there is no such ServiceAccount.
+    pub fn service_account_token(&self, namespace: &str, name: &str) -> Result<String> {
+        let token = self.kubectl(&["create", "token", name, "--namespace", namespace, "--duration=24h"])?;
+        Ok(token.trim().to_owned())
+    }
+
+    /// A kubeconfig that logs in with a token of the ServiceAccount `name` and has `namespace` as its own.
+    ///
+    /// # Errors
+    /// When there is no such ServiceAccount or the file cannot be written.
+    pub fn service_account_kubeconfig(&self, namespace: &str, name: &str) -> Result<PathBuf> {
+        let token = self.service_account_token(namespace, name)?;
+        let path = self.description.folder.join(format!("kubeconfig.{namespace}.{name}"));
+        let user = serde_json::json!({ "token": token });
+        fs::write(&path, self.description.kubeconfig(namespace, &user))?;
+        Ok(path)
+    }
+
+    /// Kills the API server and returns when it is gone. etcd keeps what it stored.
+    pub fn kill_api_server(&self) {
+        self.description.api_server.stop();
+    }
+
+    /// Starts the killed API server again, on the same port, and returns when it is ready.
+    ///
+    /// # Errors
+    /// When it does not answer within three minutes.
+    pub fn restart_api_server(&self) -> Result<()> {
+        self.description.api_server.start()?;
+        self.wait_until_ready()
+    }
+
+    fn bring_up(&self) -> Result<()> {
+        let description = &self.description;
+        let addresses = [
+            IpAddr::V4(Ipv4Addr::LOCALHOST),
+            IpAddr::V4(Netns::ADDRESS.into()),
+            // The Service `kubernetes`, the first of the range.
+            IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1)),
+        ];
+        certificates::write(&description.folder.join("pki"), &addresses)
+            .context("cannot make certificates")?;
+        let user = serde_json::json!({
+            "client-certificate": description.pki("admin.crt"),
+            "client-key": description.pki("admin.key"),
+        });
+        fs::write(self.kubeconfig(), description.kubeconfig("default", &user))?;
+        let text = serde_json::to_string_pretty(description)?;
+        fs::write(description.folder.join(DESCRIPTION), text)?;
+        description.etcd.start()?;
+        description.api_server.start()?;
+        self.wait_until_ready()?;
+        if let Some(controllers) = &description.controllers {
+            controllers.start()?;
+            // Its first visible work: without it no pod is admitted.
+            self.wait_for("the controllers", || {
+                self.kubectl(&["get", "serviceaccount", "default", "--namespace", "default"])
+            })?;
+        }
+        Ok(())
+    }
+
+    fn wait_until_ready(&self) -> Result<()> {
+        self.wait_for("the API server", || self.kubectl(&["get", "--raw", "/readyz"]))?;
+        self.wait_for("the namespace default", || self.kubectl(&["get", "namespace", "default"]))
+    }
+
+    /// Asks until the answer is good: the API server tells nobody when it becomes ready.
+    fn wait_for(&self, what: &str, mut ask: impl FnMut() -> Result<String>) -> Result<()> {
+        let begin = SystemTime::now();
+        loop {
+            let Err(error) = ask() else { return Ok(()) };
+            self.description.daemons().filter(|daemon| daemon.was_started()).try_for_each(Daemon::check)?;
+            if begin.elapsed().unwrap_or_default() > START {
+                let log = self.description.api_server.log();
+                bail!("{what} did not answer within {START:?}: {error:#}\n{}", daemon::tail(&log));
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+impl Drop for ControlPlane {
+    fn drop(&mut self) {
+        if !self.owned {
+            return;
+        }
+        if self.description.keep_folder {
+            // Its logs explain a failed start.
+            self.description.daemons().rev().for_each(Daemon::stop);
+        } else {
+            self.stop();
+        }
+    }
+}
+
+/// Fails when the tests of this binary are left out although this is CI. Each test binary that shares a control plane
+/// calls it from a test that is never ignored.
+///
+/// # Panics
+/// On CI (the variable `CI` is set) without a control plane.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a test helper with no settings.rs: the test runner speaks by it"
+)]
+pub fn assert_not_left_out_on_ci() {
+    let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    assert!(
+        !is_set("CI") || is_set(SHARED),
+        "the tests that need a control plane were left out: on CI run `cargo xtask test`, as root"
+    );
+}
+
+/// Ends and removes what interrupted runs left behind: processes, folders and namespaces of owners that are gone.
+///
+/// # Errors
+/// When the cache folder cannot be read or a namespace cannot be removed.
+pub fn sweep() -> Result<()> {
+    for entry in fs::read_dir(runs()?)? {
+        let entry = entry?;
+        if is_orphan(&entry.file_name().to_string_lossy()) {
+            match ControlPlane::attach(&entry.path()) {
+                Ok(control_plane) => control_plane.stop(),
+                Err(_) => fs::remove_dir_all(entry.path())?,
+            }
+        }
+    }
+    let Ok(namespaces) = fs::read_dir("/run/netns") else { return Ok(()) };
+    for entry in namespaces {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if is_orphan(&name) {
+            Netns::remove(&name)?;
+        }
+    }
+    Ok(())
+}
+
+/// `portolan-run-PID…` whose process has ended.
+fn is_orphan(name: &str) -> bool {
+    let Some(rest) = name.strip_prefix("portolan-run-") else { return false };
+    let pid = rest.split('-').next().unwrap_or_default();
+    pid.parse::<u32>().is_ok() && !Path::new("/proc").join(pid).exists()
+}
+
+fn runs() -> Result<PathBuf> {
+    let runs = cache::cache_folder()?.join("runs");
+    fs::create_dir_all(&runs)?;
+    Ok(runs)
+}
+
+fn run_folder() -> Result<PathBuf> {
+    let prefix = format!("portolan-run-{}-", std::process::id());
+    Ok(tempfile::Builder::new().prefix(&prefix).tempdir_in(runs()?)?.keep())
+}
+
+struct Ports {
+    api: u16,
+    etcd: u16,
+}
+
+impl Ports {
+    fn choose(namespace_of_its_own: bool) -> Result<Ports> {
+        if namespace_of_its_own {
+            return Ok(Ports { api: 6443, etcd: 2379 });
+        }
+        // Held together, so that they differ; somebody may take one before its program binds it, which then says so.
+        let (api, etcd) = (TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?);
+        Ok(Ports { api: api.local_addr()?.port(), etcd: etcd.local_addr()?.port() })
+    }
+}
+
+fn describe(
+    programs: Programs,
+    folder: PathBuf,
+    ports: Ports,
+    options: &Options,
+    keep_folder: bool,
+) -> Description {
+    let daemon = |name: &str, program: &Path, arguments: Vec<String>| Daemon {
+        name: name.to_owned(),
+        program: program.to_owned(),
+        arguments,
+        folder: folder.clone(),
+        netns: options.netns.clone(),
+        ends_with_starter: options.ends_with_starter,
+    };
+    let address = match options.netns {
+        Some(_) => Ipv4Addr::from(Netns::ADDRESS),
+        None => Ipv4Addr::LOCALHOST,
+    };
+    let api = SocketAddr::from((address, ports.api));
+    let etcd_url = format!("http://127.0.0.1:{}", ports.etcd);
+    let etcd = daemon("etcd", &programs.etcd, etcd_arguments(&folder, &etcd_url));
+    let api_server =
+        daemon("kube-apiserver", &programs.kube_apiserver, api_server_arguments(&folder, api, &etcd_url));
+    let controllers = options.controllers.then(|| {
+        let program = &programs.kube_controller_manager;
+        daemon("kube-controller-manager", program, controller_arguments(&folder))
+    });
+    let netns = options.netns.clone();
+    Description { programs, keep_folder, netns, api, etcd, api_server, controllers, folder: folder.clone() }
+}
+
+fn etcd_arguments(folder: &Path, url: &str) -> Vec<String> {
+    vec![
+        format!("--data-dir={}", folder.join("etcd").display()),
+        format!("--listen-client-urls={url}"),
+        format!("--advertise-client-urls={url}"),
+        "--listen-peer-urls=http://127.0.0.1:0".to_owned(),
+        // The data lives no longer than the process.
+        "--unsafe-no-fsync".to_owned(),
+    ]
+}
+
+fn api_server_arguments(folder: &Path, api: SocketAddr, etcd: &str) -> Vec<String> {
+    let pki = |file: &str| folder.join("pki").join(file).display().to_string();
+    let mut arguments = vec![
+        format!("--etcd-servers={etcd}"),
+        format!("--secure-port={}", api.port()),
+        format!("--advertise-address={}", api.ip()),
+        format!("--tls-cert-file={}", pki("api.crt")),
+        format!("--tls-private-key-file={}", pki("api.key")),
+        format!("--client-ca-file={}", pki("ca.crt")),
+        format!("--service-account-key-file={}", pki("sa.pub")),
+        format!("--service-account-signing-key-file={}", pki("sa.key")),
+        "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
+        "--service-cluster-ip-range=10.96.0.0/16,fd00:10:96::/112".to_owned(),
+        "--authorization-mode=Node,RBAC".to_owned(),
+        "--allow-privileged=true".to_owned(),
+    ];
+    if api.ip().is_loopback() {
+        // A loopback address may not stand in the endpoints of the Service `kubernetes`.
+        arguments.push("--bind-address=127.0.0.1".to_owned());
+        arguments.push("--endpoint-reconciler-type=none".to_owned());
+    } else {
+        arguments.push("--bind-address=0.0.0.0".to_owned());
+    }
+    arguments
+}
+
+fn controller_arguments(folder: &Path) -> Vec<String> {
+    let kubeconfig = folder.join("kubeconfig").display().to_string();
+    vec![
+        format!("--kubeconfig={kubeconfig}"),
+        format!("--service-account-private-key-file={}", folder.join("pki/sa.key").display()),
+        format!("--root-ca-file={}", folder.join("pki/ca.crt").display()),
+        "--leader-elect=false".to_owned(),
+        "--secure-port=0".to_owned(),
+        "--kube-api-qps=200".to_owned(),
+        "--kube-api-burst=400".to_owned(),
+    ]
+}
+
+impl Description {
+    fn daemons(&self) -> impl DoubleEndedIterator<Item = &Daemon> {
+        [Some(&self.etcd), Some(&self.api_server), self.controllers.as_ref()].into_iter().flatten()
+    }
+
+    fn pki(&self, file: &str) -> PathBuf {
+        self.folder.join("pki").join(file)
+    }
+
+    /// JSON is YAML.
+    fn kubeconfig(&self, namespace: &str, user: &serde_json::Value) -> String {
+        let cluster = serde_json::json!({
+            "server": format!("https://{}", self.api),
+            "certificate-authority": self.pki("ca.crt"),
+        });
+        let config = serde_json::json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{ "name": "portolan", "cluster": cluster }],
+            "users": [{ "name": "user", "user": user }],
+            "contexts": [{
+                "name": "portolan",
+                "context": { "cluster": "portolan", "user": "user", "namespace": namespace },
+            }],
+            "current-context": "portolan",
+        });
+        format!("{config:#}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_ended_runs_are_orphans() {
+        assert!(!is_orphan(&format!("portolan-run-{}-0", std::process::id())));
+        assert!(!is_orphan("portolan"));
+        assert!(!is_orphan("portolan-run-x"));
+        // Larger than any process id of Linux.
+        assert!(is_orphan("portolan-run-4194305-0"));
+    }
+}

@@ -1,0 +1,150 @@
+//! Network namespaces: addresses and ports of a test's own, with no way out.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::daemon;
+
+/// A network namespace with `10.0.0.0/8` and `fd00:10::/64` on its loopback device: every address in them can be
+/// bound and dialled inside. There is no other device, so nothing leaves the namespace.
+///
+/// Dropping it kills what still runs inside, by process id, and removes it.
+#[derive(Debug)]
+pub struct Netns {
+    name: String,
+    keep: bool,
+}
+
+impl Netns {
+    /// The address under which everything inside is reached unless it binds another one.
+    pub const ADDRESS: [u8; 4] = [10, 250, 0, 1];
+
+    /// Makes the namespace `name`. Needs root and `ip` (Debian: `iproute2`).
+    ///
+    /// # Errors
+    /// When not root, `ip` or `nsenter` is missing, or the namespace exists already.
+    pub fn create(name: &str) -> Result<Netns> {
+        if !is_root() {
+            bail!("a network namespace needs root: run as root, or do without one");
+        }
+        ip(&["netns", "add", name]).context("cannot add a network namespace")?;
+        let netns = Netns { name: name.to_owned(), keep: false };
+        netns.set_up().with_context(|| format!("cannot set up the network namespace {name}"))?;
+        Ok(netns)
+    }
+
+    /// Whether a namespace of this name exists.
+    pub fn exists(name: &str) -> bool {
+        path_of(name).exists()
+    }
+
+    /// Removes the namespace `name` with everything that runs inside; nothing happens when there is none.
+    ///
+    /// # Errors
+    /// When `ip` is missing or refuses.
+    pub fn remove(name: &str) -> Result<()> {
+        if !Netns::exists(name) {
+            return Ok(());
+        }
+        let inside = ip(&["netns", "pids", name])?;
+        let pids: Vec<i32> = inside.split_whitespace().filter_map(|pid| pid.parse().ok()).collect();
+        for pid in &pids {
+            daemon::kill(*pid);
+        }
+        for pid in pids {
+            daemon::wait_for_exit(pid);
+        }
+        ip(&["netns", "delete", name])?;
+        Ok(())
+    }
+
+    /// The name, as `ip netns` knows it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A command that will run `program` inside.
+    pub fn command(&self, program: impl AsRef<Path>) -> Command {
+        Netns::command_in(&self.name, program)
+    }
+
+    /// A command that will run `program` inside the namespace `name`. The process that starts becomes `program`:
+    /// its id is the program's id.
+    pub fn command_in(name: &str, program: impl AsRef<Path>) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={}", path_of(name).display())).arg("--").arg(program.as_ref());
+        command
+    }
+
+    /// Leaves the namespace in place when this value is dropped.
+    pub fn keep(mut self) {
+        self.keep = true;
+    }
+
+    fn set_up(&self) -> Result<()> {
+        let name = self.name.as_str();
+        let [a, b, c, d] = Netns::ADDRESS;
+        ip(&["-n", name, "link", "set", "lo", "up"])?;
+        // The prefix makes all of 10/8 local: an address is taken by binding it.
+        ip(&["-n", name, "addr", "add", &format!("{a}.{b}.{c}.{d}/8"), "dev", "lo"])?;
+        if Path::new("/proc/net/if_inet6").exists() {
+            ip(&["-n", name, "-6", "addr", "add", "fd00:10::1/64", "dev", "lo", "nodad"])?;
+            ip(&["-n", name, "-6", "route", "add", "local", "fd00:10::/64", "dev", "lo"])?;
+            self.sysctl("net/ipv6/ip_nonlocal_bind", "1")?;
+        }
+        self.sysctl("net/ipv4/ip_unprivileged_port_start", "0")
+    }
+
+    fn sysctl(&self, key: &str, value: &str) -> Result<()> {
+        let script = format!("echo {value} > /proc/sys/{key}");
+        succeed(self.command("sh").args(["-c", &script]))?;
+        Ok(())
+    }
+}
+
+impl Drop for Netns {
+    fn drop(&mut self) {
+        if !self.keep
+            && let Err(error) = Netns::remove(&self.name)
+        {
+            crate::programs::say(&format!("the network namespace {} stays behind: {error:#}", self.name));
+        }
+    }
+}
+
+/// Whether this process may make network namespaces.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+fn path_of(name: &str) -> PathBuf {
+    Path::new("/run/netns").join(name)
+}
+
+fn ip(arguments: &[&str]) -> Result<String> {
+    let output = succeed(Command::new("ip").args(arguments))?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Runs a command to its end; a failure carries what it said.
+pub(crate) fn succeed(command: &mut Command) -> Result<Output> {
+    let shown = format!("{command:?}").replace('"', "");
+    let output = match command.stdin(Stdio::null()).output() {
+        Ok(output) => output,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let program = command.get_program().display();
+            bail!(
+                "`{program}` is not on the PATH: install it (Debian: iproute2 for ip, util-linux for nsenter)"
+            )
+        }
+        Err(error) => return Err(error).with_context(|| format!("cannot run `{shown}`")),
+    };
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!("`{shown}` failed ({}): {}", output.status, said.trim());
+    }
+    Ok(output)
+}
