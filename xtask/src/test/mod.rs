@@ -131,7 +131,7 @@ impl Step {
             Step::Unit => return unit(filter),
             Step::Deny => {
                 let mut deny = std::process::Command::new(tools::cargo_deny()?);
-                tools::run(deny.args(["--workspace", "check", "bans", "licenses", "sources"]))?;
+                tools::run(deny.args(["--workspace", "--locked", "check", "bans", "licenses", "sources"]))?;
                 architecture::check()?;
             }
             Step::Generated => generated::check()?,
