@@ -17,7 +17,10 @@ struct Suite {
     controllers: bool,
 }
 
-const SUITES: [Suite; 1] = [Suite { step: Step::Apiserver, target: "control_plane", controllers: false }];
+const SUITES: [Suite; 2] = [
+    Suite { step: Step::Apiserver, target: "control_plane", controllers: false },
+    Suite { step: Step::Deploy, target: "deploy", controllers: true },
+];
 
 pub(super) fn run(step: Step, filter: Option<&str>) -> Result<Counts> {
     let suites: Vec<_> = SUITES.iter().filter(|suite| suite.step == step).collect();
