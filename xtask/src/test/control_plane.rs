@@ -17,8 +17,9 @@ struct Suite {
     controllers: bool,
 }
 
-const SUITES: [Suite; 2] = [
+const SUITES: [Suite; 3] = [
     Suite { step: Step::Apiserver, target: "control_plane", controllers: false },
+    Suite { step: Step::Apiserver, target: "apiserver", controllers: false },
     Suite { step: Step::Deploy, target: "deploy", controllers: true },
 ];
 
