@@ -1,5 +1,6 @@
 //! Names with a role each, so that one cannot be passed where another is meant.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -181,7 +182,15 @@ fn fault(name: &str) -> Option<&'static str> {
             && !label.ends_with('-')
             && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
     };
-    (!name.split('.').all(label_is_sound)).then_some("each label needs 1 to 63 letters, digits or inner hyphens")
+    (!name.split('.').all(label_is_sound))
+        .then_some("each label needs 1 to 63 letters, digits or inner hyphens")
+}
+
+/// So that a request's host finds its entry in a map by host name without a copy.
+impl Borrow<str> for Hostname {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
 }
 
 impl fmt::Display for Hostname {

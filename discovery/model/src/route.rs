@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::{ClusterId, Filter, Hostname, ResourceRef, RouteId, Roles};
+use crate::{ClusterId, Filter, Hostname, ResourceRef, Roles, RouteId};
 
 /// Rules that one object asked for, under common hosts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -111,9 +111,10 @@ impl PathMatch {
         match self {
             Self::Any => Some(true),
             Self::Exact(exact) => Some(path == exact),
-            Self::Prefix(prefix) => {
-                Some(path.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
-            }
+            Self::Prefix(prefix) => Some(
+                path.strip_prefix(prefix.as_str())
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
+            ),
             Self::Regex(_) => None,
         }
     }
@@ -161,7 +162,9 @@ mod tests {
     #[test]
     fn a_prefix_ends_at_a_segment() {
         let prefix = PathMatch::Prefix("/orders".into());
-        for (path, expected) in [("/orders", true), ("/orders/", true), ("/orders/7", true), ("/ordersx", false), ("/", false)] {
+        for (path, expected) in
+            [("/orders", true), ("/orders/", true), ("/orders/7", true), ("/ordersx", false), ("/", false)]
+        {
             assert_eq!(prefix.matches(path), Some(expected), "{path}");
         }
         let root = PathMatch::Prefix(String::new());

@@ -1,7 +1,10 @@
 //! One consistent picture of everything.
 
 use std::sync::Arc;
-#[allow(clippy::disallowed_types, reason = "the model has no runtime; tokio's Instant converts from and to this")]
+#[allow(
+    clippy::disallowed_types,
+    reason = "the model has no runtime; tokio's Instant converts from and to this"
+)]
 use std::time::Instant;
 
 use imbl::OrdMap;
@@ -16,7 +19,10 @@ pub struct Snapshot {
     pub generation: u64,
     /// When the oldest change that this snapshot is the first to show was received from its source: where the clock of
     /// convergence starts.
-    #[allow(clippy::disallowed_types, reason = "the model has no runtime; tokio's Instant converts from and to this")]
+    #[allow(
+        clippy::disallowed_types,
+        reason = "the model has no runtime; tokio's Instant converts from and to this"
+    )]
     pub changed_at: Option<Instant>,
     /// Where to accept.
     pub listeners: OrdMap<ListenerId, Arc<Listener>>,
