@@ -24,4 +24,5 @@ pub use clusters::{Clusters, Departed};
 pub use endpoint::{Endpoint, Health};
 pub use pick::{AffinityKey, NoEndpoint, Outcome, Pick, PickContext};
 
+pub(crate) use balance::verdicts;
 pub(crate) use pick::Trial;

@@ -180,8 +180,8 @@ impl CompiledRule {
 
     /// The order of all rules. Sources make ranks differ; should two be the same, the order is still total.
     pub(super) fn order(&self, other: &Self) -> Ordering {
-        let key = |rule: &Self| (rule.route.clone(), rule.number);
-        self.rank.cmp(&other.rank).then_with(|| key(self).cmp(&key(other)))
+        let by_name = || (&self.route, self.number).cmp(&(&other.route, other.number));
+        self.rank.cmp(&other.rank).then_with(by_name)
     }
 }
 

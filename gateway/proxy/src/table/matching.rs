@@ -63,8 +63,15 @@ impl CompiledMatch {
         })
     }
 
+    /// What the path must be, where an index can decide it.
+    pub(super) fn plain_path(&self) -> Option<&PathMatch> {
+        match &self.path {
+            PathPredicate::Plain(path) => Some(path),
+            PathPredicate::Regex(_) => None,
+        }
+    }
+
     /// Whether the parts other than the path hold; the path, too, where no index can decide it.
-    #[expect(dead_code, reason = "for the index by path")]
     pub(super) fn rest_matches(&self, request: &RequestView<'_>) -> bool {
         let path_holds = match &self.path {
             PathPredicate::Plain(_) => true,

@@ -18,7 +18,7 @@ mod view;
 mod tests;
 
 pub use compile::CompiledRule;
-pub use explain::{EndpointReport, Explanation, PassedOver, Question};
+pub use explain::{BackendReport, EndpointReport, Explanation, InvalidQuestion, PassedOver, Question};
 pub use publisher::{Publication, Published, Publisher};
 pub use routing_table::{NoMatch, RequestView, RoutingTable};
 pub use view::{Census, ClusterView, EndpointView, RouteView, RuleView, TableView};

@@ -25,6 +25,7 @@ use super::budget::Budget;
 use super::{Cluster, NoEndpoint, Pick, PickContext, Trial};
 
 pub(crate) use affinity::stable_hash;
+pub(crate) use usable::verdicts;
 
 /// The balancers of one worker, one for each cluster that it has had requests for. Not shared: no locks.
 #[derive(Debug)]

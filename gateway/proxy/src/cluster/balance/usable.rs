@@ -126,6 +126,38 @@ impl Usable {
     }
 }
 
+/// Whether each endpoint of a state may get a request, and why or why not, in the order of the state.
+pub(crate) fn verdicts(state: &ClusterState, now: Instant) -> Vec<(bool, &'static str)> {
+    let usable = Usable::of(state, now);
+    let verdict = |(endpoint, standing): Member<'_>| {
+        let seated = usable.seats.iter().any(|seat| seat.endpoint.id() == endpoint.id());
+        (seated, if seated { usable.why_seated(standing) } else { why_not(endpoint, standing, now) })
+    };
+    state.members().map(verdict).collect()
+}
+
+impl Usable {
+    fn why_seated(&self, standing: &model::Endpoint) -> &'static str {
+        match (self.last_resort, standing.readiness) {
+            (false, _) => "it is ready and works",
+            (true, Readiness::Draining) => "it is draining, but nothing is ready",
+            (true, _) => "it is ready; no ready endpoint is known to work, so all of them get requests",
+        }
+    }
+}
+
+fn why_not(endpoint: &Endpoint, standing: &model::Endpoint, now: Instant) -> &'static str {
+    match (standing.readiness, endpoint.health(now)) {
+        _ if standing.weight == 0 => "its weight is 0",
+        (Readiness::NotReady, _) => "it is not ready",
+        (Readiness::Draining, _) => "it is draining and others may get the request",
+        (Readiness::Ready, Health::Failed) => "active checks fail",
+        (Readiness::Ready, Health::Ejected) => "it is ejected: its answers failed",
+        (Readiness::Ready, Health::Returning) => "its ejection is over; one request at a time tries it",
+        (Readiness::Ready, Health::Healthy) => "endpoints of a lower priority value are usable",
+    }
+}
+
 type Member<'a> = (&'a Arc<Endpoint>, &'a model::Endpoint);
 
 fn seat((endpoint, standing): Member<'_>) -> Seat {
