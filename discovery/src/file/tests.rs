@@ -1,0 +1,218 @@
+//! The source on real folders, with awaited snapshots and findings.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use portolan_model::{Finding, Snapshot};
+use tempfile::TempDir;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::source::Source;
+use crate::store::{Discovered, Store};
+
+fn manifest(name: &str, address: &str) -> String {
+    format!(
+        "apiVersion: v1
+kind: Service
+metadata: {{name: {name}, annotations: {{portolan.dev/expose: \"true\"}}}}
+spec: {{ports: [{{port: 80}}]}}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: {name}-1, labels: {{kubernetes.io/service-name: {name}}}}}
+addressType: IPv4
+ports: [{{port: 8080}}]
+endpoints: [{{addresses: [{address}]}}]
+"
+    )
+}
+
+struct Running {
+    discovered: Discovered,
+    source: JoinHandle<anyhow::Result<()>>,
+    store: JoinHandle<()>,
+    _translate: watch::Sender<Arc<TranslateConfig>>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.source.abort();
+        self.store.abort();
+    }
+}
+
+fn run(dir: &Path) -> Running {
+    let mut store = Store::new();
+    let sink = store.sink("files", true);
+    let discovered = store.subscribe();
+    let (sender, translate) = watch::channel(Arc::new(TranslateConfig::files("default")));
+    let source = tokio::spawn(FileSource::new(dir, translate).run(sink));
+    Running { discovered, source, store: tokio::spawn(store.run()), _translate: sender }
+}
+
+/// Waits for a snapshot in which the clusters have these endpoints: `name=address name=…`.
+async fn endpoints(running: &Running, expected: &str) {
+    let shown = |snapshot: &Snapshot| {
+        let clusters = snapshot.clusters.values().map(|cluster| {
+            let addresses: Vec<_> = cluster.endpoints.iter().map(|it| it.key.address.to_string()).collect();
+            format!("{}={}", cluster.id, addresses.join(","))
+        });
+        clusters.collect::<Vec<_>>().join(" ")
+    };
+    let mut snapshots = running.discovered.snapshots.clone();
+    let found = snapshots.wait_for(|snapshot| shown(snapshot) == expected);
+    let result = tokio::time::timeout(std::time::Duration::from_secs(10), found).await;
+    assert!(result.is_ok(), "expected {expected}, have {}", shown(&running.discovered.snapshots.borrow()));
+}
+
+/// Waits for findings with these reasons, and returns them.
+async fn findings(running: &Running, expected: &[&str]) -> Vec<Finding> {
+    let mut findings = running.discovered.findings.clone();
+    let is_expected =
+        |findings: &Arc<Vec<Finding>>| findings.iter().map(|it| &*it.reason).eq(expected.iter().copied());
+    let result =
+        tokio::time::timeout(std::time::Duration::from_secs(10), findings.wait_for(is_expected)).await;
+    match result {
+        Ok(found) => found.unwrap().to_vec(),
+        Err(_) => panic!("expected {expected:?}, have {:?}", running.discovered.findings.borrow()),
+    }
+}
+
+#[tokio::test]
+async fn a_folder_is_followed() {
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("orders.yaml"), manifest("orders", "127.0.0.1")).unwrap();
+    fs::write(dir.path().join("README.md"), "not a manifest").unwrap();
+    let mut running = run(dir.path());
+    running.discovered.ready().await;
+    endpoints(&running, "default/orders:80=127.0.0.1:8080").await;
+
+    // In place, in a new folder, renamed over, removed.
+    fs::write(dir.path().join("orders.yaml"), manifest("orders", "127.0.0.2")).unwrap();
+    endpoints(&running, "default/orders:80=127.0.0.2:8080").await;
+    fs::create_dir_all(dir.path().join("deep/er")).unwrap();
+    fs::write(dir.path().join("deep/er/pay.json.tmp"), manifest("pay", "127.0.0.9")).unwrap();
+    fs::rename(dir.path().join("deep/er/pay.json.tmp"), dir.path().join("deep/er/pay.yml")).unwrap();
+    endpoints(&running, "default/orders:80=127.0.0.2:8080 default/pay:80=127.0.0.9:8080").await;
+    fs::write(dir.path().join("orders.new"), manifest("orders", "127.0.0.3")).unwrap();
+    fs::rename(dir.path().join("orders.new"), dir.path().join("orders.yaml")).unwrap();
+    endpoints(&running, "default/orders:80=127.0.0.3:8080 default/pay:80=127.0.0.9:8080").await;
+    fs::remove_file(dir.path().join("orders.yaml")).unwrap();
+    endpoints(&running, "default/pay:80=127.0.0.9:8080").await;
+}
+
+#[tokio::test]
+async fn a_config_map_swap_is_one_change() {
+    let dir = TempDir::new().unwrap();
+    let version = |name: &str, address: &str| {
+        fs::create_dir(dir.path().join(name)).unwrap();
+        fs::write(dir.path().join(name).join("orders.yaml"), manifest("orders", address)).unwrap();
+        std::os::unix::fs::symlink(name, dir.path().join("..data_tmp")).unwrap();
+        fs::rename(dir.path().join("..data_tmp"), dir.path().join("..data")).unwrap();
+    };
+    version("..2024_1", "127.0.0.1");
+    std::os::unix::fs::symlink("..data/orders.yaml", dir.path().join("orders.yaml")).unwrap();
+    let mut running = run(dir.path());
+    endpoints(&running, "default/orders:80=127.0.0.1:8080").await;
+    let generation = running.discovered.snapshots.borrow().generation;
+    version("..2024_2", "127.0.0.2");
+    endpoints(&running, "default/orders:80=127.0.0.2:8080").await;
+    assert_eq!(running.discovered.snapshots.borrow().generation, generation + 1);
+    assert!(running.discovered.findings.borrow().is_empty());
+}
+
+#[tokio::test]
+async fn a_broken_file_keeps_its_last_good_objects_and_hurts_no_other() {
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("a.yaml"), manifest("a", "127.0.0.1")).unwrap();
+    fs::write(dir.path().join("b.yaml"), manifest("b", "127.0.0.2")).unwrap();
+    let mut running = run(dir.path());
+    endpoints(&running, "default/a:80=127.0.0.1:8080 default/b:80=127.0.0.2:8080").await;
+
+    let half = manifest("a", "127.0.0.7");
+    fs::write(dir.path().join("a.yaml"), &half[..half.len() - 14]).unwrap();
+    let found = findings(&running, &["UnreadableFile"]).await;
+    assert_eq!(found[0].resource.to_string(), format!("File {}", dir.path().join("a.yaml").display()));
+    assert!(found[0].field.starts_with("line "), "{}", found[0]);
+    fs::write(dir.path().join("b.yaml"), manifest("b", "127.0.0.3")).unwrap();
+    endpoints(&running, "default/a:80=127.0.0.1:8080 default/b:80=127.0.0.3:8080").await;
+
+    fs::write(dir.path().join("a.yaml"), &half).unwrap();
+    endpoints(&running, "default/a:80=127.0.0.7:8080 default/b:80=127.0.0.3:8080").await;
+    findings(&running, &[]).await;
+
+    fs::write(dir.path().join("a.yaml"), b"\xff\xfe not text").unwrap();
+    findings(&running, &["UnreadableFile"]).await;
+    fs::remove_file(dir.path().join("a.yaml")).unwrap();
+    endpoints(&running, "default/b:80=127.0.0.3:8080").await;
+    findings(&running, &[]).await;
+}
+
+#[tokio::test]
+async fn a_huge_file_is_not_read() {
+    let dir = TempDir::new().unwrap();
+    let huge = fs::File::create(dir.path().join("huge.yaml")).unwrap();
+    huge.set_len(50 * 1024 * 1024).unwrap();
+    fs::write(dir.path().join("b.yaml"), manifest("b", "127.0.0.2")).unwrap();
+    let mut running = run(dir.path());
+    endpoints(&running, "default/b:80=127.0.0.2:8080").await;
+    let found = findings(&running, &["UnreadableFile"]).await;
+    assert!(found[0].message.contains("52428800"), "{}", found[0]);
+}
+
+#[tokio::test]
+async fn a_missing_folder_is_an_error_at_start_and_a_finding_later() {
+    let dir = TempDir::new().unwrap();
+    let missing = dir.path().join("manifests");
+    let mut running = run(&missing);
+    let error = (&mut running.source).await.unwrap().unwrap_err();
+    assert!(format!("{error:#}").contains("manifests cannot be read"), "{error:#}");
+    drop(running);
+
+    fs::create_dir(&missing).unwrap();
+    fs::write(missing.join("a.yaml"), manifest("a", "127.0.0.1")).unwrap();
+    let mut running = run(&missing);
+    endpoints(&running, "default/a:80=127.0.0.1:8080").await;
+    fs::rename(&missing, dir.path().join("away")).unwrap();
+    findings(&running, &["UnreadableFile"]).await;
+    let mut sources = running.discovered.sources.clone();
+    assert!(!sources.wait_for(|sources| !sources[0].fresh).await.unwrap()[0].fresh);
+    endpoints(&running, "default/a:80=127.0.0.1:8080").await;
+
+    fs::create_dir(&missing).unwrap();
+    fs::write(missing.join("a.yaml"), manifest("a", "127.0.0.2")).unwrap();
+    endpoints(&running, "default/a:80=127.0.0.2:8080").await;
+    findings(&running, &[]).await;
+    sources.wait_for(|sources| sources[0].fresh).await.unwrap();
+}
+
+#[test]
+fn load_and_check_read_a_folder_once() {
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("a.yaml"), manifest("a", "127.0.0.1")).unwrap();
+    fs::write(dir.path().join("b.yaml"), manifest("a", "127.0.0.2")).unwrap();
+    fs::write(dir.path().join("c.yaml"), manifest("c", "169.254.169.254")).unwrap();
+    fs::write(
+        dir.path().join("d.yaml"),
+        manifest("d", "127.0.0.1").replace("service-name: d", "service-name: e"),
+    )
+    .unwrap();
+    let (objects, findings) = load(dir.path(), "default").unwrap();
+    assert_eq!(objects.len(), 6);
+    let reasons = |findings: &[Finding]| findings.iter().map(|it| it.reason.to_string()).collect::<Vec<_>>();
+    assert_eq!(reasons(&findings), ["UnknownService", "DuplicateObject", "DuplicateObject"]);
+    assert!(
+        findings[1].message.contains("a.yaml") && findings[1].message.contains("b.yaml"),
+        "{}",
+        findings[1]
+    );
+    let findings = check(dir.path(), &TranslateConfig::files("default")).unwrap();
+    assert_eq!(
+        reasons(&findings),
+        ["RefusedAddress", "UnknownService", "DuplicateObject", "DuplicateObject", "NoEndpointSlices"]
+    );
+    assert!(load(&dir.path().join("nowhere"), "default").is_err());
+}
