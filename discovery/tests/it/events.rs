@@ -1,0 +1,152 @@
+//! Findings as Events.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use portolan_discovery::kube::events::{EventSettings, EventWriter};
+use portolan_model::{Finding, ResourceRef};
+use prometheus::Registry;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::api_server::{ApiServer, Ask, EVENTS, Fault, SERVICES, SLICES, service, slice};
+
+struct Writer {
+    findings: watch::Sender<Arc<Vec<Finding>>>,
+    holding: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Writer {
+    fn new(server: &ApiServer, settings: EventSettings) -> Self {
+        let (findings, receiver) = watch::channel(Arc::default());
+        let (holding, is_holding) = watch::channel(true);
+        let writer =
+            EventWriter::new(server.client(), settings, vec![receiver], is_holding, &Registry::new())
+                .unwrap();
+        Self { findings, holding, task: tokio::spawn(writer.run()) }
+    }
+
+    fn find(&self, findings: &[Finding]) {
+        self.findings.send(Arc::new(findings.to_vec())).unwrap();
+    }
+}
+
+fn settings() -> EventSettings {
+    EventSettings {
+        settle: Duration::from_millis(50),
+        refill: Duration::from_millis(20),
+        ..EventSettings::new("pod-1")
+    }
+}
+
+fn finding(kind: &str, name: &str, message: &str) -> Finding {
+    Finding::error(&ResourceRef::new(kind, "shop", name), "spec.ports", "UnknownPort", message)
+}
+
+async fn written(server: &ApiServer, count: usize) {
+    server.wait_for(&format!("{count} events"), |_| server.objects(EVENTS).len() >= count).await;
+    assert_eq!(server.objects(EVENTS).len(), count);
+}
+
+/// So many requests on Events.
+fn writes(server: &ApiServer) -> usize {
+    server.requests().iter().filter(|request| request.path.contains("/events")).count()
+}
+
+#[tokio::test]
+async fn a_finding_is_an_event_on_its_object() {
+    let server = ApiServer::start().await;
+    server.put(SERVICES, service("shop", "orders"));
+    server.put(SLICES, slice("shop", "orders", &["10.1.0.1"]));
+    let writer = Writer::new(&server, settings());
+    writer.find(&[
+        finding("Service", "orders", "there is no port web"),
+        finding("Service", "orders", "and no port api"),
+        finding("EndpointSlice", "orders-x1", "no address"),
+        finding("Service", "gone", "it was deleted in the meantime"),
+        finding("File", "a.yaml", "no Kubernetes object"),
+    ]);
+    written(&server, 3).await;
+    let events = server.objects(EVENTS);
+    let event = events.iter().find(|it| it["note"] == "spec.ports: there is no port web").unwrap();
+    assert_eq!(event["type"], "Warning");
+    assert_eq!(event["reason"], "UnknownPort");
+    assert_eq!(event["regarding"]["kind"], "Service");
+    assert_eq!(event["regarding"]["uid"], "uid-of-orders");
+    assert_eq!(event["metadata"]["namespace"], "shop");
+    assert_eq!(event["reportingInstance"], "pod-1");
+    assert!(event["eventTime"].is_string());
+    let slice = events.iter().find(|it| it["regarding"]["kind"] == "EndpointSlice").unwrap();
+    assert_eq!(slice["regarding"]["apiVersion"], "discovery.k8s.io/v1");
+}
+
+#[tokio::test]
+async fn only_the_holder_writes_and_each_finding_once() {
+    let server = ApiServer::start().await;
+    server.put(SERVICES, service("shop", "orders"));
+    let writer = Writer::new(&server, settings());
+    writer.holding.send(false).unwrap();
+    let one = finding("Service", "orders", "one");
+    writer.find(std::slice::from_ref(&one));
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    assert_eq!(writes(&server), 0, "it does not hold the Lease");
+    writer.holding.send(true).unwrap();
+    written(&server, 1).await;
+    // It goes, it comes back, and another comes: one more Event.
+    writer.find(&[]);
+    writer.find(&[one.clone(), finding("Service", "orders", "two")]);
+    written(&server, 2).await;
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    assert_eq!(writes(&server), 2);
+    drop(writer.findings);
+    writer.task.await.unwrap();
+
+    // Another replica takes over: it adds to the Event instead of writing a second.
+    let other = Writer::new(&server, settings());
+    other.find(&[one]);
+    server.wait_for("a patch", |requests| requests.iter().any(|it| it.method == http::Method::PATCH)).await;
+    server.wait_for("a series", |_| server.objects(EVENTS).iter().any(|it| it["series"]["count"] == 2)).await;
+    written(&server, 2).await;
+}
+
+#[tokio::test]
+async fn a_finding_that_heals_soon_is_not_written() {
+    let server = ApiServer::start().await;
+    server.put(SERVICES, service("shop", "orders"));
+    let writer = Writer::new(&server, EventSettings { settle: Duration::from_millis(300), ..settings() });
+    writer.find(&[finding("Service", "orders", "no slices yet")]);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    writer.find(&[]);
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    assert_eq!(writes(&server), 0);
+}
+
+#[tokio::test]
+async fn many_findings_trickle() {
+    let server = ApiServer::start().await;
+    server.put(SERVICES, service("shop", "orders"));
+    let slow = EventSettings { burst: 5, refill: Duration::from_millis(200), ..settings() };
+    let writer = Writer::new(&server, slow);
+    let many: Vec<_> =
+        (0..50).map(|number| finding("Service", "orders", &format!("fault {number}"))).collect();
+    writer.find(&many);
+    server.wait_for("the first burst", |_| server.objects(EVENTS).len() >= 5).await;
+    tokio::time::sleep(Duration::from_millis(450)).await;
+    let count = server.objects(EVENTS).len();
+    assert!((6..=9).contains(&count), "{count} events: five at once, then five a second");
+}
+
+#[tokio::test]
+async fn it_does_not_hammer_a_server_that_denies() {
+    let server = ApiServer::start().await;
+    server.put(SERVICES, service("shop", "orders"));
+    server.fail(EVENTS, &[Ask::Get], Fault::Status(403, "events is forbidden", None));
+    let writer = Writer::new(&server, settings());
+    writer.find(&[finding("Service", "orders", "one")]);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    // At once, and again after six times 50 ms.
+    assert!((1..=2).contains(&writes(&server)), "{}", writes(&server));
+    server.heal();
+    written(&server, 1).await;
+}
