@@ -1,7 +1,9 @@
 //! The development commands: `cargo xtask --help`.
 #![allow(clippy::print_stdout, reason = "a command line tool: its output is for the person at the terminal")]
 
+mod bench;
 mod cluster;
+mod surroundings;
 mod test;
 mod tools;
 
@@ -24,6 +26,8 @@ enum Command {
     Cluster(cluster::Command),
     /// Every check and every test
     Test(test::Arguments),
+    /// Measurements, optimised
+    Bench(bench::Arguments),
     /// Write the files that the code generates
     Generate,
 }
@@ -32,6 +36,7 @@ fn main() -> Result<ExitCode> {
     match Arguments::parse().command {
         Command::Cluster(command) => cluster::run(command)?,
         Command::Test(arguments) => return test::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments)?,
         Command::Generate => test::write_generated()?,
     }
     Ok(ExitCode::SUCCESS)

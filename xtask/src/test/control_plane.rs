@@ -1,12 +1,11 @@
 //! The tests that need a control plane: each test binary gets its own, in a network namespace of its own.
 
-use std::process::Command;
-
-use anyhow::{Context, Result, bail};
-use portolan_testbed::{ControlPlane, Netns, Options, Programs, SHARED, is_root};
+use anyhow::{Result, bail};
+use portolan_testbed::{Programs, is_root};
 
 use super::Step;
 use super::counts::{self, Counts};
+use crate::surroundings::Surroundings;
 use crate::tools::{self, cargo};
 
 /// A test target whose ignored tests need a control plane.
@@ -31,6 +30,9 @@ pub(super) fn run(step: Step, filter: Option<&str>) -> Result<Counts> {
     }
     tools::network_tools()?;
     Programs::build()?;
+    // Compiled before anything runs, so that no API server waits beside the compiler; and all of it, since the tests
+    // start other programs of the workspace.
+    tools::run(cargo().args(["test", "--workspace", "--no-run"]))?;
     suites.into_iter().map(|suite| suite.run(filter)).sum()
 }
 
@@ -49,28 +51,10 @@ fn left_out(targets: &str) -> Result<Counts> {
 
 impl Suite {
     fn run(&self, filter: Option<&str>) -> Result<Counts> {
-        // Compiled before anything runs, so that the API server does not wait beside the compiler.
-        tools::run(cargo().args(["test", "--workspace", "--test", self.target, "--no-run"]))?;
-        let netns = Netns::create(&format!("portolan-run-{}-{}", std::process::id(), self.target))?;
-        let control_plane = ControlPlane::start(&Options {
-            netns: Some(netns.name().to_owned()),
-            controllers: self.controllers,
-            folder: None,
-            ends_with_starter: true,
-        })?;
+        let surroundings = Surroundings::start(self.target, self.controllers)?;
         let mut test = cargo();
         test.args(["test", "--workspace", "--test", self.target, "--no-fail-fast", "--"]);
         test.arg("--ignored").args(filter);
-        test.env(runner_variable()?, format!("nsenter --net=/run/netns/{} --", netns.name()));
-        test.env(SHARED, control_plane.folder());
-        counts::run(&mut test)
+        counts::run(surroundings.of(&mut test)?)
     }
-}
-
-/// The variable by which cargo learns through which program to run a test binary.
-fn runner_variable() -> Result<String> {
-    let output = Command::new("rustc").arg("-vV").output().context("cannot run `rustc -vV`")?;
-    let text = String::from_utf8(output.stdout)?;
-    let host = text.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc names its host")?;
-    Ok(format!("CARGO_TARGET_{}_RUNNER", host.to_uppercase().replace('-', "_")))
 }
