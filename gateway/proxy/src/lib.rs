@@ -1,5 +1,36 @@
-//! Under construction.
+//! The data path of Portolan: listeners, routing table, balancing, health, upstream connections.
+//!
+//! It knows the neutral model ([`portolan_model`]) and nothing of where that comes from. A [`Proxy`] takes snapshots,
+//! compiles each into an immutable table, and serves traffic on it:
+//!
+//! ```text
+//! snapshots ─► table::Publisher ─(one atomic swap)─► worker 0 … worker N-1   (a thread and a runtime each)
+//!                                                      │ listener: accept, connection
+//!                                                      │ http:     proxy = normalise → match → filter → send → relay
+//!                                                      │ cluster:  Balancers → Pick
+//!                                                      └ upstream: pool → connect → attempt → retry
+//! ```
+//!
+//! Start reading at `http/proxy.rs`, which is what happens to one request.
 
 pub mod cluster;
+mod config;
+mod drain;
+mod error;
+mod filters;
 pub mod health;
+mod http;
+mod listener;
+mod progress;
+mod proxy;
 pub mod table;
+mod telemetry;
+mod upstream;
+mod worker;
+
+pub use config::{AccessLog, LiveConfig, ProxyConfig};
+pub use drain::DrainReport;
+pub use error::{Failure, Reason};
+pub use listener::{ListenerState, ListenerStatus};
+pub use proxy::Proxy;
+pub use telemetry::AccessLogOutput;

@@ -90,6 +90,11 @@ impl Balancers {
         balancer.pick(context, &mut self.random)
     }
 
+    /// The policy by which this worker last chose an endpoint of `cluster`; none before the first choice.
+    pub fn policy(&self, cluster: &Cluster) -> Option<&Arc<ClusterPolicy>> {
+        self.by_cluster.get(&cluster.uid()).map(|balancer| &balancer.desk.policy)
+    }
+
     /// Whether one more retry of `cluster`'s requests is within its budget; if so, it is taken from it.
     pub fn allow_retry(&mut self, cluster: &Arc<Cluster>, now: Instant) -> bool {
         let workers = self.workers;

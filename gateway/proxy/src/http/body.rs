@@ -1,0 +1,163 @@
+//! Bodies on their way through: one piece at a time, never more than hyper's own buffer of each connection, so that a
+//! slow reader slows its writer and nothing piles up here.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::exchange::{Exchange, InFlight, Upload, UploadBroken};
+use crate::cluster::Pick;
+use crate::error::Reason;
+use crate::upstream::Checkout;
+
+/// The body of a request on its way to an endpoint. Only a handle: the body itself stays in the [`Exchange`].
+pub(crate) struct RequestBody(pub(crate) Rc<Exchange>);
+
+impl HttpBody for RequestBody {
+    type Data = Bytes;
+    type Error = UploadBroken;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, UploadBroken>>> {
+        self.0.poll_upload(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.upload_state() == Upload::Done
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.upload_size()
+    }
+}
+
+/// The body of a response to a client.
+pub(crate) enum Body {
+    /// Nothing (more).
+    Empty,
+    /// What the gateway itself has to say.
+    Own(Bytes),
+    /// An endpoint's.
+    Relay(Relay),
+}
+
+/// An endpoint's response on its way to the client. Dropping it half-way closes the upstream connection.
+pub(crate) struct Relay {
+    incoming: Incoming,
+    /// Before `pick` and `checkout` nothing of the exchange is given back.
+    in_flight: InFlight,
+    checkout: Checkout,
+    /// Counts the request as running on its endpoint.
+    pick: Pick,
+}
+
+/// Why a response breaks off. The client sees an aborted message, never a clean end.
+#[derive(Debug, thiserror::Error)]
+#[error("the response broke off: {}", .0.as_str())]
+pub(crate) struct RelayBroken(Reason);
+
+impl Body {
+    /// The body of an endpoint's response, with all that lasts until its end.
+    pub(crate) fn relay(incoming: Incoming, in_flight: InFlight, checkout: Checkout, pick: Pick) -> Self {
+        let relay = Relay { incoming, in_flight, checkout, pick };
+        if relay.incoming.is_end_stream() {
+            relay.end();
+            return Self::Empty;
+        }
+        Self::Relay(relay)
+    }
+}
+
+impl Relay {
+    fn end(self) {
+        let Self { in_flight, checkout, pick, .. } = self;
+        if in_flight.exchange().upload_state() == Upload::Done {
+            checkout.give_back();
+        } else {
+            // The endpoint did not want the rest of the request: that connection cannot be used again.
+            in_flight.exchange().abort_upload();
+            drop(checkout);
+        }
+        drop(pick);
+        in_flight.complete();
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Reason>>> {
+        let exchange = self.in_flight.exchange();
+        match Pin::new(&mut self.incoming).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                exchange.sent(frame.data_ref().map_or(0, Bytes::len));
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(_))) => {
+                Poll::Ready(Some(Err(exchange.failed().unwrap_or(Reason::UpstreamReset))))
+            }
+            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Pending => exchange.poll_failed(cx).map(|reason| Some(Err(reason))),
+        }
+    }
+
+    fn broken(self, reason: Reason) -> RelayBroken {
+        self.in_flight.exchange().note(|record| record.reason = Some(reason));
+        RelayBroken(reason)
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = RelayBroken;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, RelayBroken>>> {
+        let this = &mut *self;
+        let polled = match this {
+            Self::Empty => return Poll::Ready(None),
+            Self::Own(_) => Poll::Ready(None),
+            Self::Relay(relay) => relay.poll(cx),
+        };
+        // The end is told as soon as it is known, because hyper does not ask again after the last byte.
+        let ended = match &polled {
+            Poll::Pending => false,
+            Poll::Ready(Some(Ok(_))) => matches!(this, Self::Relay(relay) if relay.incoming.is_end_stream()),
+            Poll::Ready(None | Some(Err(_))) => true,
+        };
+        let before = if ended { std::mem::replace(this, Self::Empty) } else { Self::Empty };
+        match (polled, before) {
+            (Poll::Pending, _) => Poll::Pending,
+            (Poll::Ready(None), Self::Own(bytes)) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+            (Poll::Ready(Some(Err(reason))), Self::Relay(relay)) => {
+                Poll::Ready(Some(Err(relay.broken(reason))))
+            }
+            (Poll::Ready(polled), before) => {
+                if let Self::Relay(relay) = before {
+                    relay.end();
+                }
+                Poll::Ready(polled.map(|frame| frame.map_err(RelayBroken)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Own(bytes) => bytes.is_empty(),
+            Self::Relay(relay) => relay.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Own(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Relay(relay) => relay.incoming.size_hint(),
+        }
+    }
+}

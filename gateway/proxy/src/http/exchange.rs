@@ -1,0 +1,387 @@
+//! What the handler, the two bodies and the clock share of one request.
+//!
+//! Time-outs cost no timer for each request. An exchange notes when something last happened, and the worker's sweep
+//! looks over all exchanges a few times a second; so a time-out fires up to one sweep late, never early. (A short
+//! response time-out is kept exactly: `upstream::attempt`.)
+
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use http::HeaderValue;
+use http::request::Parts;
+use hyper::body::{Body as _, Incoming};
+use portolan_model::Timeouts;
+use tokio::time::Instant;
+
+use crate::error::Reason;
+use crate::listener::Client;
+use crate::telemetry::{Record, Series};
+
+/// One request and its response.
+pub(crate) struct Exchange {
+    pub(crate) client: Rc<Client>,
+    record: RefCell<Option<Record>>,
+    /// The request's body, as long as the request has not ended. It stays here and not in hyper's hands, so that a
+    /// request of which no byte was written can be tried again with its body.
+    upload: RefCell<Option<Incoming>>,
+    upload_state: Cell<Upload>,
+    upload_waker: RefCell<Option<Waker>>,
+    phase: Cell<Phase>,
+    since: Cell<Instant>,
+    timeouts: Cell<Limits>,
+    deadline: Cell<Option<Instant>>,
+    failed: Cell<Option<Reason>>,
+    /// Of whoever waits for the endpoint: first the handler, then the response's body.
+    waker: RefCell<Option<Waker>>,
+    bytes_in: Cell<u64>,
+    bytes_out: Cell<u64>,
+    max_body_bytes: Option<u64>,
+}
+
+/// How far the request's body is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Upload {
+    /// It has not been read from. As long as that is so, the request can be sent again.
+    Untouched,
+    /// It flows.
+    Flowing,
+    /// All of it is through, or there was none.
+    Done,
+    /// The response is here and wants no more of it: it is read no further.
+    Stopped,
+    /// It must end with an error, so that the upstream connection is closed.
+    Aborted,
+}
+
+/// What the exchange is waiting for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Ourselves, or a connection, which has a timer of its own.
+    Busy,
+    /// The rest of the request's body.
+    Uploading,
+    /// The head of the response.
+    AwaitingHead,
+    /// The rest of the response.
+    Downloading,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    response_header: Duration,
+    stream_idle: Duration,
+}
+
+/// Owns an exchange while it lasts: ends it, and tells its record, when dropped. It moves from the handler into the
+/// body of the response. Dropping it half-way (the client went away) cancels everything that belongs to it.
+pub(crate) struct InFlight {
+    exchange: Rc<Exchange>,
+    /// Where the worker's sweep finds the exchange.
+    place: usize,
+}
+
+// === impl InFlight ===
+
+impl InFlight {
+    /// Begins with a request that has just come in.
+    pub(crate) fn begin(client: Rc<Client>, parts: &Parts, body: Incoming) -> Self {
+        let worker = client.worker();
+        let record = Record::open(Rc::clone(worker), parts, client.peer.address);
+        let empty = body.is_end_stream();
+        let exchange = Rc::new(Exchange {
+            since: Cell::new(record.started),
+            record: RefCell::new(Some(record)),
+            upload: RefCell::new((!empty).then_some(body)),
+            upload_state: Cell::new(if empty { Upload::Done } else { Upload::Untouched }),
+            upload_waker: RefCell::new(None),
+            phase: Cell::new(Phase::Busy),
+            timeouts: Cell::new(Limits { response_header: Duration::MAX, stream_idle: Duration::MAX }),
+            deadline: Cell::new(None),
+            failed: Cell::new(None),
+            waker: RefCell::new(None),
+            bytes_in: Cell::new(0),
+            bytes_out: Cell::new(0),
+            max_body_bytes: worker.live().max_body_bytes,
+            client,
+        });
+        exchange.client.request_began();
+        let place = exchange.client.worker().exchanges.borrow_mut().insert(Rc::clone(&exchange));
+        Self { exchange, place }
+    }
+
+    /// The exchange.
+    pub(crate) fn exchange(&self) -> &Rc<Exchange> {
+        &self.exchange
+    }
+
+    /// The last byte of the response has been handed over: this is no broken exchange.
+    pub(crate) fn complete(self) {
+        self.exchange.phase.set(Phase::Busy);
+        if let Some(record) = self.exchange.record.borrow_mut().take() {
+            self.exchange.tell(record);
+        }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let exchange = &self.exchange;
+        exchange.client.worker().exchanges.borrow_mut().remove(self.place);
+        exchange.client.request_ended(exchange.upload_state.get() == Upload::Done);
+        exchange.abort_upload();
+        drop(exchange.upload.borrow_mut().take());
+        if let Some(mut record) = exchange.record.borrow_mut().take() {
+            // Nobody said that it was complete, so it broke off.
+            record.reason = record.reason.or(exchange.failed.get()).or(Some(Reason::ClientClosed));
+            exchange.tell(record);
+        }
+    }
+}
+
+// === impl Exchange ===
+
+impl Exchange {
+    /// Whether the request has a body.
+    pub(crate) fn has_upload(&self) -> bool {
+        self.upload_state.get() != Upload::Done
+    }
+
+    /// The request's id, once it has one.
+    pub(crate) fn request_id(&self) -> Option<HeaderValue> {
+        self.record.borrow().as_ref().and_then(|record| record.request_id.clone())
+    }
+
+    /// Notes something in the record, which exists until the exchange has ended.
+    pub(crate) fn note(&self, note: impl FnOnce(&mut Record)) {
+        if let Some(record) = self.record.borrow_mut().as_mut() {
+            note(record);
+        }
+    }
+
+    fn tell(&self, mut record: Record) {
+        record.bytes_in = self.bytes_in.get();
+        record.bytes_out = self.bytes_out.get();
+        drop(record);
+    }
+
+    /// The request found its route and cluster.
+    pub(crate) fn routed(&self, series: Rc<Series>, generation: u64) {
+        self.note(|record| {
+            record.series = Some(series);
+            record.generation = generation;
+        });
+    }
+
+    /// What the cluster's policy says of time; the clock of the whole request has run since its head was in.
+    pub(crate) fn limit(&self, timeouts: &Timeouts) {
+        self.timeouts
+            .set(Limits { response_header: timeouts.response_header, stream_idle: timeouts.stream_idle });
+        if let (Some(limit), None) = (timeouts.request, self.deadline.get()) {
+            let started = self.record.borrow().as_ref().map_or_else(Instant::now, |record| record.started);
+            self.deadline.set(started.checked_add(limit));
+        }
+    }
+
+    /// The request goes out on a connection now.
+    pub(crate) fn sending(&self) {
+        self.enter(if self.upload_state.get() == Upload::Done {
+            Phase::AwaitingHead
+        } else {
+            Phase::Uploading
+        });
+    }
+
+    /// Nothing is waited for.
+    pub(crate) fn busy(&self) {
+        self.phase.set(Phase::Busy);
+    }
+
+    /// The head of the response is here. If it is a refusal and the request's body is still coming, that is read no
+    /// further: the endpoint does not want it.
+    pub(crate) fn answered(&self, refusal: bool) {
+        self.enter(Phase::Downloading);
+        self.waker.borrow_mut().take();
+        if refusal && self.upload_state.get() != Upload::Done {
+            self.upload_state.set(Upload::Stopped);
+        }
+    }
+
+    fn enter(&self, phase: Phase) {
+        self.phase.set(phase);
+        self.since.set(Instant::now());
+    }
+
+    /// How far the request's body is.
+    pub(crate) fn upload_state(&self) -> Upload {
+        self.upload_state.get()
+    }
+
+    /// Why the exchange failed, if it did so from outside of the handler.
+    pub(crate) fn failed(&self) -> Option<Reason> {
+        self.failed.get()
+    }
+
+    /// Bytes of the response went to the client's connection.
+    pub(crate) fn sent(&self, bytes: usize) {
+        self.bytes_out.set(self.bytes_out.get() + bytes as u64);
+        self.since.set(Instant::now());
+        self.waker.borrow_mut().take();
+    }
+
+    /// Runs `step` until it is done or the exchange fails from outside (a time-out, a body that is too large).
+    pub(crate) async fn unless_failed<F: Future>(&self, step: F) -> Result<F::Output, Reason> {
+        let mut step = pin!(step);
+        poll_fn(|cx| {
+            if let Poll::Ready(output) = step.as_mut().poll(cx) {
+                return Poll::Ready(Ok(output));
+            }
+            self.poll_failed(cx).map(Err)
+        })
+        .await
+    }
+
+    /// Ready when the exchange has failed from outside; wakes the caller when it does.
+    pub(crate) fn poll_failed(&self, cx: &Context<'_>) -> Poll<Reason> {
+        if let Some(reason) = self.failed.get() {
+            return Poll::Ready(reason);
+        }
+        keep_waker(&self.waker, cx);
+        Poll::Pending
+    }
+
+    /// The next piece of the request's body.
+    pub(crate) fn poll_upload(
+        &self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<bytes::Bytes>, UploadBroken>>> {
+        match self.upload_state.get() {
+            Upload::Done => return Poll::Ready(None),
+            Upload::Aborted => return Poll::Ready(Some(Err(UploadBroken))),
+            Upload::Stopped => {
+                keep_waker(&self.upload_waker, cx);
+                return Poll::Pending;
+            }
+            Upload::Untouched | Upload::Flowing => {}
+        }
+        let mut upload = self.upload.borrow_mut();
+        let Some(body) = upload.as_mut() else { return Poll::Ready(Some(Err(UploadBroken))) };
+        let polled = std::pin::Pin::new(&mut *body).poll_frame(cx);
+        self.upload_state.set(Upload::Flowing);
+        match polled {
+            Poll::Pending => {
+                keep_waker(&self.upload_waker, cx);
+                Poll::Pending
+            }
+            Poll::Ready(Some(Ok(frame))) => {
+                let last = body.is_end_stream();
+                Poll::Ready(Some(self.take_in(frame, last)))
+            }
+            Poll::Ready(Some(Err(_))) => {
+                self.fail(Reason::ClientReset);
+                Poll::Ready(Some(Err(UploadBroken)))
+            }
+            Poll::Ready(None) => {
+                self.uploaded();
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn take_in(
+        &self,
+        frame: http_body::Frame<bytes::Bytes>,
+        last: bool,
+    ) -> Result<http_body::Frame<bytes::Bytes>, UploadBroken> {
+        let taken = self.bytes_in.get() + frame.data_ref().map_or(0, |data| data.len() as u64);
+        self.bytes_in.set(taken);
+        if self.max_body_bytes.is_some_and(|limit| taken > limit) {
+            self.fail(Reason::BodyTooLarge);
+            return Err(UploadBroken);
+        }
+        if last {
+            self.uploaded();
+        } else {
+            self.since.set(Instant::now());
+        }
+        Ok(frame)
+    }
+
+    fn uploaded(&self) {
+        self.upload_state.set(Upload::Done);
+        if self.phase.get() == Phase::Uploading {
+            self.enter(Phase::AwaitingHead);
+        }
+    }
+
+    /// What is known of the length of the request's body.
+    pub(crate) fn upload_size(&self) -> http_body::SizeHint {
+        match self.upload.borrow().as_ref() {
+            Some(body) if self.upload_state.get() != Upload::Done => body.size_hint(),
+            _ => http_body::SizeHint::with_exact(0),
+        }
+    }
+
+    /// If the request's body is not through, makes it end with an error where it is read, which closes the upstream
+    /// connection that it goes to.
+    pub(crate) fn abort_upload(&self) {
+        if self.upload_state.get() != Upload::Done {
+            self.upload_state.set(Upload::Aborted);
+            wake(&self.upload_waker);
+        }
+    }
+
+    /// Ends the exchange from outside; the first reason stays.
+    pub(crate) fn fail(&self, reason: Reason) {
+        if self.failed.get().is_none() {
+            self.failed.set(Some(reason));
+            self.abort_upload();
+            if !wake(&self.waker) && self.phase.get() == Phase::Downloading {
+                // Nobody waits for the endpoint, so the client is the one that does not take its response.
+                self.client.stalled();
+            }
+        }
+    }
+
+    /// Whether something has been waited for too long; the sweep calls this.
+    pub(crate) fn check(&self, now: Instant) {
+        let waited = now.saturating_duration_since(self.since.get());
+        let limits = self.timeouts.get();
+        let expired = match self.phase.get() {
+            Phase::Busy => None,
+            Phase::AwaitingHead => (waited >= limits.response_header).then_some(Reason::ResponseTimeout),
+            Phase::Uploading | Phase::Downloading => {
+                (waited >= limits.stream_idle).then_some(Reason::StreamIdleTimeout)
+            }
+        };
+        let late = self.deadline.get().is_some_and(|deadline| now >= deadline);
+        if let Some(reason) = late.then_some(Reason::DeadlineExceeded).or(expired) {
+            self.fail(reason);
+        }
+    }
+}
+
+/// The request's body did not come to its end.
+#[derive(Debug, thiserror::Error)]
+#[error("the request body broke off")]
+pub(crate) struct UploadBroken;
+
+fn keep_waker(slot: &RefCell<Option<Waker>>, cx: &Context<'_>) {
+    let mut slot = slot.borrow_mut();
+    match slot.as_mut() {
+        Some(waker) => waker.clone_from(cx.waker()),
+        None => *slot = Some(cx.waker().clone()),
+    }
+}
+
+fn wake(slot: &RefCell<Option<Waker>>) -> bool {
+    let waker = slot.borrow_mut().take();
+    let found = waker.is_some();
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+    found
+}

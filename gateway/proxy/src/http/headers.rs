@@ -1,0 +1,302 @@
+//! Header fields on their way through: what ends here, what is added, whom to believe.
+//!
+//! Order matters: the fields that a client lists in `Connection` go first, and only then are our own written, so that
+//! a client cannot make us strip what we vouch for.
+
+use std::net::IpAddr;
+
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
+
+use super::request::Target;
+use crate::config::LiveConfig;
+
+/// The client's address as earlier proxies saw it, nearest last.
+pub(crate) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+/// The scheme that the client used.
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+/// The authority that the client asked.
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+/// The port that the client asked.
+const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+/// The part of the path that was taken off before the endpoint sees it.
+pub(crate) const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
+/// What ties together the log lines of one request.
+pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+
+/// What is known of one client connection and goes into the requests that come over it, formatted once.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    /// The address of the other end.
+    pub(crate) address: IpAddr,
+    /// Whether what it says of others is believed.
+    pub(crate) trusted: bool,
+    address_value: HeaderValue,
+    port_value: HeaderValue,
+}
+
+/// How this gateway signs what it passes on, formatted once.
+#[derive(Debug)]
+pub(crate) struct Signature {
+    pseudonym: String,
+    via_10: HeaderValue,
+    via_11: HeaderValue,
+    via_2: HeaderValue,
+}
+
+impl Peer {
+    /// The peer at this address, on a listener at this port.
+    pub(crate) fn new(address: IpAddr, port: u16, live: &LiveConfig) -> Self {
+        // An IPv4 client of a socket for both families is the same client.
+        let address = address.to_canonical();
+        Self {
+            address,
+            trusted: is_trusted(address, live),
+            address_value: HeaderValue::try_from(address.to_string())
+                .expect("an address is a valid field value"),
+            port_value: HeaderValue::from(port),
+        }
+    }
+
+    /// The nearest address in the chain of proxies that is not one of ours to trust.
+    pub(crate) fn client(&self, headers: &HeaderMap, live: &LiveConfig) -> IpAddr {
+        if !self.trusted {
+            return self.address;
+        }
+        let mut client = self.address;
+        let values: Vec<_> = headers.get_all(X_FORWARDED_FOR).iter().collect();
+        let hops =
+            values.iter().rev().filter_map(|value| value.to_str().ok()).flat_map(|value| value.rsplit(','));
+        for hop in hops {
+            let Ok(address) = hop.trim().parse::<IpAddr>() else { break };
+            client = address.to_canonical();
+            if !is_trusted(client, live) {
+                break;
+            }
+        }
+        client
+    }
+}
+
+fn is_trusted(address: IpAddr, live: &LiveConfig) -> bool {
+    live.trusted_proxies.iter().any(|network| network.contains(&address))
+}
+
+impl Signature {
+    /// The signature of the gateway with this pseudonym.
+    ///
+    /// # Errors
+    /// If the pseudonym is not a token.
+    pub(crate) fn new(pseudonym: &str) -> Result<Self, header::InvalidHeaderValue> {
+        let via = |version| HeaderValue::try_from(format!("{version} {pseudonym}"));
+        Ok(Self {
+            pseudonym: pseudonym.to_owned(),
+            via_10: via("1.0")?,
+            via_11: via("1.1")?,
+            via_2: via("2.0")?,
+        })
+    }
+
+    /// Whether a message has passed here before.
+    pub(crate) fn is_in(&self, headers: &HeaderMap) -> bool {
+        headers
+            .get_all(header::VIA)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .any(|hop| hop.split_ascii_whitespace().nth(1) == Some(&self.pseudonym))
+    }
+
+    /// Signs a message that was received in this version.
+    fn sign(&self, headers: &mut HeaderMap, version: Version) {
+        let via = match version {
+            Version::HTTP_2 => &self.via_2,
+            Version::HTTP_10 => &self.via_10,
+            _ => &self.via_11,
+        };
+        headers.append(header::VIA, via.clone());
+    }
+}
+
+/// Makes the head of a client's request one for an endpoint; gives the request id.
+pub(crate) fn prepare_request(
+    parts: &mut Parts,
+    has_body: bool,
+    peer: &Peer,
+    target: &Target,
+    signature: Option<&Signature>,
+) -> HeaderValue {
+    let trailers = accepts_trailers(&parts.headers);
+    remove_hop_by_hop(&mut parts.headers);
+    // Answered here: hyper sends 100 (Continue) when the body is first read, which is after an endpoint was found.
+    parts.headers.remove(header::EXPECT);
+    if trailers {
+        parts.headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        parts.headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+    }
+    if parts.version == Version::HTTP_2 {
+        join_cookies(&mut parts.headers);
+    }
+    if has_body && !parts.headers.contains_key(header::CONTENT_LENGTH) {
+        // Said outright, because without it hyper takes the body of a GET, HEAD or DELETE for none.
+        parts.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    forwarded(&mut parts.headers, peer, target);
+    if let Some(signature) = signature {
+        signature.sign(&mut parts.headers, parts.version);
+    }
+    parts.version = Version::HTTP_11;
+    request_id(&mut parts.headers, peer)
+}
+
+/// Makes the head of an endpoint's response one for the client.
+pub(crate) fn prepare_response(parts: &mut http::response::Parts, signature: Option<&Signature>) {
+    remove_hop_by_hop(&mut parts.headers);
+    if let Some(signature) = signature {
+        signature.sign(&mut parts.headers, parts.version);
+    }
+    parts.version = Version::HTTP_11;
+}
+
+/// Removes what is meant for this hop alone, and whatever `Connection` says is.
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(header::CONNECTION) {
+        for name in listed_in_connection(headers) {
+            headers.remove(name);
+        }
+        headers.remove(header::CONNECTION);
+    }
+    for name in [
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+        HTTP2_SETTINGS,
+        header::TE,
+        header::TRANSFER_ENCODING,
+        header::UPGRADE,
+        header::PROXY_AUTHORIZATION,
+        header::PROXY_AUTHENTICATE,
+    ] {
+        headers.remove(name);
+    }
+}
+
+fn listed_in_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+    headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        // Framing and authority are no client's to take away.
+        .filter(|name| *name != header::HOST && *name != header::CONTENT_LENGTH)
+        .collect()
+}
+
+fn accepts_trailers(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(header::TE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
+}
+
+/// RFC 9113 section 8.2.3: HTTP/2 may send a cookie in pieces, HTTP/1.1 must not.
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut pieces = headers.get_all(header::COOKIE).iter();
+    let (Some(first), Some(second)) = (pieces.next(), pieces.next()) else { return };
+    let mut joined = first.as_bytes().to_vec();
+    for piece in std::iter::once(second).chain(pieces) {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(piece.as_bytes());
+    }
+    if let Ok(joined) = HeaderValue::from_bytes(&joined) {
+        headers.insert(header::COOKIE, joined);
+    }
+}
+
+/// Tells the endpoint who asked for what: what a trusted peer said is kept and added to, what anyone else said is
+/// replaced.
+fn forwarded(headers: &mut HeaderMap, peer: &Peer, target: &Target) {
+    let element = forwarded_element(peer, target);
+    if peer.trusted {
+        append_to_list(headers, X_FORWARDED_FOR, &peer.address_value);
+        append_to_list(headers, header::FORWARDED, &element);
+    } else {
+        headers.insert(X_FORWARDED_FOR, peer.address_value.clone());
+        headers.insert(header::FORWARDED, element);
+        headers.remove(X_FORWARDED_PREFIX);
+    }
+    let mut tell = |name: HeaderName, value: Option<HeaderValue>| {
+        if peer.trusted && headers.contains_key(&name) {
+            return;
+        }
+        match value {
+            Some(value) => headers.insert(name, value),
+            None => headers.remove(name),
+        };
+    };
+    tell(X_FORWARDED_PROTO, Some(HeaderValue::from_static("http")));
+    tell(X_FORWARDED_HOST, target.authority().cloned());
+    tell(X_FORWARDED_PORT, Some(target.port.map_or_else(|| peer.port_value.clone(), HeaderValue::from)));
+}
+
+/// One element of `Forwarded` (RFC 7239); an IPv6 address and a host with a port are quoted.
+fn forwarded_element(peer: &Peer, target: &Target) -> HeaderValue {
+    use std::fmt::Write as _;
+    let mut element = String::with_capacity(64);
+    let written = match peer.address {
+        IpAddr::V4(address) => write!(element, "for={address}"),
+        IpAddr::V6(address) => write!(element, "for=\"[{address}]\""),
+    };
+    debug_assert!(written.is_ok(), "a String takes all that is written");
+    if let Some(authority) = target.authority().and_then(|authority| authority.to_str().ok()) {
+        let quote = if authority.contains(':') { "\"" } else { "" };
+        for part in [";host=", quote, authority, quote] {
+            element.push_str(part);
+        }
+    }
+    element.push_str(";proto=http");
+    HeaderValue::try_from(element).expect("an address and a checked authority make a valid field value")
+}
+
+fn append_to_list(headers: &mut HeaderMap, name: HeaderName, last: &HeaderValue) {
+    let mut list = Vec::new();
+    for value in headers.get_all(&name) {
+        list.extend_from_slice(value.as_bytes());
+        list.extend_from_slice(b", ");
+    }
+    list.extend_from_slice(last.as_bytes());
+    let value = HeaderValue::from_bytes(&list).unwrap_or_else(|_| last.clone());
+    headers.insert(name, value);
+}
+
+/// The request's id: a trusted peer's own, else a new one.
+fn request_id(headers: &mut HeaderMap, peer: &Peer) -> HeaderValue {
+    if peer.trusted
+        && let Some(id) = headers.get(X_REQUEST_ID)
+    {
+        return id.clone();
+    }
+    let id = new_request_id();
+    headers.insert(X_REQUEST_ID, id.clone());
+    id
+}
+
+/// A new request id: 32 hexadecimal digits.
+pub(crate) fn new_request_id() -> HeaderValue {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut random = fastrand::u128(..);
+    let mut text = [0; 32];
+    for slot in &mut text {
+        *slot = DIGITS[usize::try_from(random & 0xf).unwrap_or_default()];
+        random >>= 4;
+    }
+    HeaderValue::from_bytes(&text).expect("hexadecimal digits are a valid field value")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,9 @@
+//! One request and its response, from the client's bytes to the endpoint's and back. Start reading at [`proxy`].
+
+mod affinity;
+pub(crate) mod body;
+pub(crate) mod exchange;
+pub(crate) mod headers;
+pub(crate) mod proxy;
+pub(crate) mod request;
+pub(crate) mod respond;

@@ -1,0 +1,160 @@
+//! The handler: what happens to one request, in order. Read this file to know what the gateway does.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::request::Parts;
+use http::{HeaderValue, Request, Response, Version};
+use hyper::body::Incoming;
+use portolan_model::Affinity;
+
+use super::body::Body;
+use super::exchange::{Exchange, InFlight};
+use super::request::{Asked, Target};
+use super::{affinity, headers, request, respond};
+use crate::cluster::{Cluster, Pick};
+use crate::error::{Failure, Reason};
+use crate::filters;
+use crate::listener::Client;
+use crate::table::{CompiledRule, NoMatch, RequestView, RoutingTable};
+use crate::upstream;
+
+/// Answers one request of a client. Dropping the future (the client went away) cancels whatever is under way for it
+/// and closes the upstream connection.
+pub(crate) async fn forward(client: Rc<Client>, request: Request<Incoming>) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    let in_flight = InFlight::begin(client, &parts, body);
+    let exchange = Rc::clone(in_flight.exchange());
+    let manner = respond::Manner::of(&parts, exchange.has_upload());
+
+    let mut response = match answer(&exchange, parts).await {
+        Ok(Answer::Upstream(sent, affinity)) => relay(in_flight, sent, &affinity),
+        Ok(Answer::Ourselves(response)) => own(in_flight, response, None),
+        Err(failure) => {
+            let response = respond::failure(&failure, manner, exchange.request_id());
+            own(in_flight, response, Some(failure.reason))
+        }
+    };
+    if exchange.client.is_closing() && manner.version() != Version::HTTP_2 {
+        respond::close(response.headers_mut());
+    }
+    response
+}
+
+/// Who answers.
+enum Answer {
+    Upstream(upstream::Sent, Affinity),
+    Ourselves(Response<Body>),
+}
+
+async fn answer(exchange: &Rc<Exchange>, mut parts: Parts) -> Result<Answer, Failure> {
+    let client = &exchange.client;
+    let worker = client.worker();
+    let live = worker.live();
+
+    // 1. What is asked, in one unambiguous form.
+    if parts.version == Version::HTTP_2 {
+        client.speaks_http2();
+    }
+    let target = match request::normalise(&mut parts, client.listening.listener.role, &live)? {
+        Asked::Answer => return Ok(Answer::Ourselves(respond::ourselves(&parts))),
+        Asked::Forward(target) => target,
+    };
+    let signature = live.via.then_some(worker.signature());
+    if signature.is_some_and(|signature| signature.is_in(&parts.headers)) {
+        return Err(Failure::new(Reason::LoopDetected, "the request has passed this gateway before"));
+    }
+
+    // 2. Which rule and cluster answer it. The table is read once, so that the whole request sees one generation.
+    let table = worker.table();
+    let rule = find(&table, client, &parts, &target)?;
+    let cluster = rule.backend(worker.random()).ok_or_else(no_backend)?;
+    exchange.routed(worker.series(rule, cluster), table.generation());
+
+    // 3. What the endpoint gets to see.
+    let affinity = policy_affinity(exchange, cluster);
+    let client_address = client.peer.client(&parts.headers, &live);
+    let key = affinity::Key::read(&affinity, client_address, &parts.headers);
+    let id = headers::prepare_request(&mut parts, exchange.has_upload(), &client.peer, &target, signature);
+    exchange.note(|record| {
+        record.client = client_address;
+        record.request_id = Some(id);
+    });
+    filters::on_request(&rule.filters, &mut parts);
+
+    // 4. An endpoint's response, at the first attempt or a later one.
+    let sent = upstream::send(exchange, cluster, key.as_ref().map(affinity::Key::as_key), parts).await?;
+    Ok(Answer::Upstream(sent, affinity))
+}
+
+fn find<'a>(
+    table: &'a RoutingTable,
+    client: &Client,
+    parts: &Parts,
+    target: &Target,
+) -> Result<&'a Arc<CompiledRule>, Failure> {
+    let view = RequestView {
+        host: target.host(),
+        port: target.port,
+        method: &parts.method,
+        path: parts.uri.path(),
+        query: parts.uri.query(),
+        headers: &parts.headers,
+    };
+    table.find_http(client.listening.listener.role, &view).map_err(|no_match| match no_match {
+        NoMatch::NoRoute => Failure::new(Reason::NoRoute, "no route matches this host and path"),
+        NoMatch::UnknownPort => Failure::new(Reason::UnknownPort, "the service has no such port"),
+    })
+}
+
+fn no_backend() -> Failure {
+    Failure::new(Reason::NoEndpoints, "the route has no backend that could answer")
+}
+
+/// The affinity that the cluster asks for. The balancer's copy of the policy is looked at first, because it is this
+/// worker's own; it can be one change behind, which costs one request its affinity.
+fn policy_affinity(exchange: &Exchange, cluster: &Arc<Cluster>) -> Affinity {
+    let balancers = exchange.client.worker().balancers.borrow();
+    match balancers.policy(cluster) {
+        Some(policy) => policy.affinity.clone(),
+        None => cluster.state().policy.affinity.clone(),
+    }
+}
+
+/// Turns an endpoint's response into the client's; the body flows from here on by itself, with everything in it that
+/// must last until its end.
+fn relay(in_flight: InFlight, sent: upstream::Sent, affinity: &Affinity) -> Response<Body> {
+    let (response, checkout, pick) = sent.into_parts();
+    let (mut head, incoming) = response.into_parts();
+    let exchange = in_flight.exchange();
+    let worker = exchange.client.worker();
+    let signature = worker.live().via.then_some(worker.signature());
+    headers::prepare_response(&mut head, signature);
+    if let Some(cookie) = affinity_cookie(affinity, &pick) {
+        head.headers.append(http::header::SET_COOKIE, cookie);
+    }
+    exchange.note(|record| record.status = head.status.as_u16());
+    exchange.answered(head.status.is_client_error() || head.status.is_server_error());
+    Response::from_parts(head, Body::relay(incoming, in_flight, checkout, pick))
+}
+
+/// The cookie that brings the client back to this endpoint, where it did not bring one that did.
+fn affinity_cookie(affinity: &Affinity, pick: &Pick) -> Option<HeaderValue> {
+    match affinity {
+        Affinity::Cookie(name) if !pick.by_affinity() => {
+            let token = pick.endpoint().affinity_token();
+            HeaderValue::try_from(format!("{name}={token}; Path=/; HttpOnly; SameSite=Lax")).ok()
+        }
+        Affinity::Cookie(_) | Affinity::None | Affinity::ClientIp | Affinity::Header(_) => None,
+    }
+}
+
+/// Sends an answer of our own; the record ends with it.
+fn own(in_flight: InFlight, response: Response<Body>, reason: Option<Reason>) -> Response<Body> {
+    in_flight.exchange().note(|record| {
+        record.status = response.status().as_u16();
+        record.reason = reason;
+    });
+    in_flight.complete();
+    response
+}

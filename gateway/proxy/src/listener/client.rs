@@ -1,0 +1,276 @@
+//! What is known of one client connection while it is open.
+//!
+//! Two time-outs guard it, and neither has a timer: a connection that is idle between requests, and one that has begun
+//! a request and does not finish its head. The socket's wrapper notes when bytes come in while no request is in
+//! flight, which is what tells the two apart; the worker's sweep compares times.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use super::accept::Listening;
+use crate::config::LiveConfig;
+use crate::error::Reason;
+use crate::http::headers::Peer;
+use crate::worker::Worker;
+
+/// How long a client gets to read an answer that was sent before its request was whole.
+const LINGER: Duration = Duration::from_secs(2);
+/// Connections that had a request this recently are worth waiting for when draining: their client is likely to send
+/// the next one just now, and would lose it.
+const RECENT: Duration = Duration::from_secs(5);
+
+/// One client connection.
+pub(crate) struct Client {
+    worker: Rc<Worker>,
+    pub(crate) listening: Rc<Listening>,
+    pub(crate) peer: Peer,
+    in_flight: Cell<usize>,
+    http2: Cell<bool>,
+    state: Cell<State>,
+    since: Cell<Instant>,
+    /// Whether a request was answered before all of it had come.
+    unread: Cell<bool>,
+    order: Cell<Option<Order>>,
+    waker: RefCell<Option<Waker>>,
+    /// Where the worker's sweep finds it.
+    place: Cell<usize>,
+}
+
+/// What a connection is doing while no request is in flight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Nothing, since its last response.
+    Idle,
+    /// A head has begun, or the connection is new.
+    Head,
+    /// Reading what a client still sends after it was answered, so that the answer is not lost to a reset.
+    Lingering,
+}
+
+/// What is to become of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Order {
+    /// Finish what is in flight, then close.
+    Finish,
+    /// Close now.
+    Abort,
+}
+
+impl Client {
+    /// A connection that has just been accepted; the worker's sweep watches it until it is closed.
+    pub(crate) fn register(worker: Rc<Worker>, listening: Rc<Listening>, peer: IpAddr) -> Rc<Self> {
+        let peer = Peer::new(peer, listening.port, &worker.live());
+        listening.series.accepted.one();
+        let client = Rc::new(Self {
+            peer,
+            in_flight: Cell::new(0),
+            http2: Cell::new(false),
+            state: Cell::new(State::Head),
+            since: Cell::new(Instant::now()),
+            unread: Cell::new(false),
+            order: Cell::new(None),
+            waker: RefCell::new(None),
+            place: Cell::new(0),
+            listening,
+            worker,
+        });
+        let place = client.worker.clients.borrow_mut().insert(Rc::clone(&client));
+        client.place.set(place);
+        client
+    }
+
+    /// The connection is closed.
+    pub(crate) fn closed(&self) {
+        self.listening.series.closed.one();
+        self.worker.clients.borrow_mut().remove(self.place.get());
+    }
+
+    /// The worker that serves it.
+    pub(crate) fn worker(&self) -> &Rc<Worker> {
+        &self.worker
+    }
+
+    /// Whether it is to close with its next response.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.worker.is_closing() || self.listening.closing.get()
+    }
+
+    /// Requests in flight.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight.get()
+    }
+
+    /// A request's head is in.
+    pub(crate) fn request_began(&self) {
+        self.in_flight.set(self.in_flight.get() + 1);
+    }
+
+    /// A response has been handed over whole, or its exchange broke; `read` tells whether the request was whole.
+    pub(crate) fn request_ended(&self, read: bool) {
+        self.in_flight.set(self.in_flight.get() - 1);
+        if !read {
+            self.unread.set(true);
+        }
+        self.enter(State::Idle);
+    }
+
+    /// Its requests come over HTTP/2.
+    pub(crate) fn speaks_http2(&self) {
+        self.http2.set(true);
+    }
+
+    /// It does not take its response. With HTTP/2 the other streams may be well, so then only a connection with one
+    /// stream is closed; hyper's windows bound what the stalled stream costs.
+    pub(crate) fn stalled(&self) {
+        if !self.http2.get() || self.in_flight.get() <= 1 {
+            self.give(Order::Abort);
+        }
+    }
+
+    /// Closes it: at once, or when what is in flight is done.
+    pub(crate) fn give(&self, order: Order) {
+        self.order.set(self.order.get().max(Some(order)));
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    /// The latest order, once; the connection's task asks whenever it runs.
+    pub(super) fn take_order(&self, cx: &Context<'_>) -> Option<Order> {
+        let mut waker = self.waker.borrow_mut();
+        if waker.is_none() {
+            *waker = Some(cx.waker().clone());
+        }
+        self.order.take()
+    }
+
+    fn enter(&self, state: State) {
+        self.state.set(state);
+        self.since.set(Instant::now());
+    }
+
+    /// Closes what has waited for too long; the sweep calls this. A connection that does not go when asked is closed
+    /// a little later.
+    pub(crate) fn check(&self, now: Instant, live: &LiveConfig) {
+        let waited = now.saturating_duration_since(self.since.get());
+        match self.state.get() {
+            State::Lingering if waited >= LINGER => self.give(Order::Abort),
+            _ if self.in_flight.get() > 0 => {}
+            State::Head if !self.http2.get() && waited >= live.request_head_timeout => {
+                self.worker.metrics.failed(Reason::RequestTimeout);
+                self.give(Order::Abort);
+            }
+            State::Idle if waited >= live.client_idle_timeout + LINGER => self.give(Order::Abort),
+            State::Idle | State::Head if waited >= live.client_idle_timeout => self.give(Order::Finish),
+            State::Idle | State::Head | State::Lingering => {}
+        }
+    }
+
+    /// Closes an idle connection when draining, if it is time: see [`crate::Proxy::drain`]. `busy` tells whether this
+    /// worker has requests in flight, `closing_since` when connections began to be closed.
+    pub(crate) fn drain(&self, now: Instant, closing_since: Instant, busy: bool) {
+        if self.http2.get() {
+            // GOAWAY lets the streams that are open finish.
+            self.give(Order::Finish);
+            return;
+        }
+        if self.in_flight.get() > 0 || self.state.get() == State::Lingering {
+            return;
+        }
+        let idle = now.saturating_duration_since(self.since.get());
+        let grace_over = now.saturating_duration_since(closing_since) >= RECENT;
+        let forgotten = idle >= RECENT && !busy;
+        if grace_over || forgotten {
+            self.give(Order::Finish);
+        }
+    }
+
+    fn received(&self) {
+        if self.in_flight.get() == 0 && self.state.get() == State::Idle {
+            self.enter(State::Head);
+        }
+    }
+}
+
+/// A client's socket, watched.
+pub(super) struct ClientIo {
+    stream: TcpStream,
+    client: Rc<Client>,
+    shut_down: bool,
+}
+
+impl ClientIo {
+    pub(super) fn new(stream: TcpStream, client: Rc<Client>) -> Self {
+        Self { stream, client, shut_down: false }
+    }
+
+    /// Reads away what the client still sends, until it has had the time to read its answer. A socket that is closed
+    /// with unread bytes sends a reset, and that may overtake the answer.
+    fn linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut waste = [0; 4096];
+        loop {
+            let mut buffer = ReadBuf::new(&mut waste);
+            let read = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer));
+            if read.is_err() || buffer.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+}
+
+impl AsyncRead for ClientIo {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if buffer.filled().len() > before {
+            self.client.received();
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for ClientIo {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, pieces)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.shut_down {
+            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+            self.shut_down = true;
+            if self.client.unread.get() {
+                self.client.enter(State::Lingering);
+            }
+        }
+        if self.client.unread.get() { self.linger(cx) } else { Poll::Ready(Ok(())) }
+    }
+}

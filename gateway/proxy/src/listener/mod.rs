@@ -1,0 +1,14 @@
+//! Where requests come in: sockets opened and closed to follow the table ([`reconcile`], [`bind`]), connections taken
+//! from them ([`accept`]), and each served and watched ([`connection`], [`client`]).
+
+mod accept;
+mod bind;
+mod client;
+mod connection;
+mod reconcile;
+
+pub(crate) use accept::{Listening, accept};
+pub(crate) use client::Client;
+pub(crate) use connection::{Builder, builder};
+pub(crate) use reconcile::Reconciler;
+pub use reconcile::{ListenerState, ListenerStatus};

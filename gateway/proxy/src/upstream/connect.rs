@@ -1,0 +1,176 @@
+//! A new connection to an endpoint.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::mem::MaybeUninit;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use crate::http::body::RequestBody;
+use crate::worker::Worker;
+
+/// How long sent bytes may go unacknowledged before the kernel gives the connection up (an endpoint's node that is
+/// gone without a word). Long enough for a loaded network, far below the kernel's own quarter of an hour.
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
+
+/// An open connection that can carry one request at a time.
+pub(crate) struct Connection {
+    pub(super) sender: SendRequest<RequestBody>,
+    pub(super) wire: Rc<Wire>,
+}
+
+/// The socket under a connection, and the bytes that went through it. hyper's driver task holds the other reference.
+pub(super) struct Wire {
+    stream: RefCell<TcpStream>,
+    written: Cell<u64>,
+    read: Cell<u64>,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConnectError {
+    /// It did not open in time.
+    #[error("the connection did not open in time")]
+    TimedOut,
+    /// The endpoint, or the network on the way to it, refused.
+    #[error("the connection was refused: {0}")]
+    Refused(#[source] io::Error),
+    /// This side has run out of descriptors, ports or memory; it says nothing of the endpoint.
+    #[error("no resources for a connection: {0}")]
+    Exhausted(#[source] io::Error),
+}
+
+/// Opens a connection.
+///
+/// # Errors
+/// If the endpoint does not take it, in time.
+pub(super) async fn connect(
+    worker: &Rc<Worker>,
+    address: SocketAddr,
+    timeout: Duration,
+) -> Result<Connection, ConnectError> {
+    let stream = match tokio::time::timeout(timeout, TcpStream::connect(address)).await {
+        Err(_) => return Err(ConnectError::TimedOut),
+        Ok(Err(error)) => return Err(ConnectError::from(error)),
+        Ok(Ok(stream)) => stream,
+    };
+    prepare(&stream).map_err(ConnectError::Refused)?;
+    let wire = Rc::new(Wire { stream: RefCell::new(stream), written: Cell::new(0), read: Cell::new(0) });
+    let io = TokioIo::new(WireIo(Rc::clone(&wire)));
+    let (sender, driver) = http1::Builder::new()
+        .max_buf_size(worker.config().max_head_bytes)
+        .handshake(io)
+        .await
+        .map_err(|error| ConnectError::Refused(io::Error::other(error)))?;
+    worker.metrics.upstream_opened.one();
+    let worker = Rc::clone(worker);
+    tokio::task::spawn_local(async move {
+        // How a connection ended is the business of the request that was on it, and that has been told.
+        let ended = driver.await;
+        tracing::trace!(?ended, "upstream connection ended");
+        worker.metrics.upstream_closed.one();
+    });
+    Ok(Connection { sender, wire })
+}
+
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    #[cfg(target_os = "linux")]
+    SockRef::from(stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
+    Ok(())
+}
+
+impl From<io::Error> for ConnectError {
+    fn from(error: io::Error) -> Self {
+        // EMFILE, ENFILE, ENOBUFS, ENOMEM have no kind of their own in std.
+        const EXHAUSTED: [i32; 4] = [24, 23, 105, 12];
+        let ours = matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::OutOfMemory)
+            || error.raw_os_error().is_some_and(|code| EXHAUSTED.contains(&code));
+        match error.kind() {
+            io::ErrorKind::TimedOut => Self::TimedOut,
+            _ if ours => Self::Exhausted(error),
+            _ => Self::Refused(error),
+        }
+    }
+}
+
+impl Wire {
+    /// Bytes written and read so far.
+    pub(super) fn moved(&self) -> (u64, u64) {
+        (self.written.get(), self.read.get())
+    }
+
+    /// Asks the kernel whether the other side has closed an idle connection, or sent what nobody asked for. One system
+    /// call, so only for requests that cannot be sent again.
+    pub(super) fn is_quiet(&self) -> bool {
+        let stream = self.stream.borrow();
+        let mut byte = [MaybeUninit::uninit()];
+        match SockRef::from(&*stream).peek(&mut byte) {
+            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+            Ok(_) => false,
+        }
+    }
+}
+
+/// hyper's end of a [`Wire`]. The borrow lasts for one poll, and a poll of the socket runs no other code.
+struct WireIo(Rc<Wire>);
+
+impl AsyncRead for WireIo {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut *self.0.stream.borrow_mut()).poll_read(cx, buffer);
+        self.0.read.set(self.0.read.get() + (buffer.filled().len() - before) as u64);
+        polled
+    }
+}
+
+impl WireIo {
+    fn wrote(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(bytes)) = &polled {
+            self.0.written.set(self.0.written.get() + *bytes as u64);
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for WireIo {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut *self.0.stream.borrow_mut()).poll_write(cx, bytes);
+        self.wrote(polled)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut *self.0.stream.borrow_mut()).poll_write_vectored(cx, pieces);
+        self.wrote(polled)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.stream.borrow_mut()).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.stream.borrow_mut()).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,10 @@
+//! The way to an endpoint, split by decision: which connection ([`pool`], [`connect`]), what became of one try
+//! ([`attempt`]), and whether there is another ([`retry`]).
+
+mod attempt;
+mod connect;
+mod pool;
+mod retry;
+
+pub(crate) use pool::{Checkout, Pool};
+pub(crate) use retry::{Sent, send};

@@ -1,0 +1,119 @@
+//! Idle connections to endpoints, of one worker.
+//!
+//! Keyed by the endpoint's process-unique id: a pod that gets the address of another is another endpoint, and never
+//! sees a connection that was made to the former. The connection used last is used first, so that the others grow old
+//! and are closed. They are kept for a shorter time than servers keep theirs, because a request that goes out while
+//! the other side closes is lost.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use foldhash::fast::RandomState;
+use tokio::time::Instant;
+
+use super::connect::Connection;
+use crate::cluster::Endpoint;
+use crate::worker::Worker;
+
+/// A request that cannot be sent again goes out on a connection idle for longer than this only if there is no choice:
+/// a new one is opened instead. The longer a connection is idle, the likelier it is that the other side closes it just
+/// now, and no look at the socket can rule that out.
+const FRESH_ENOUGH: Duration = Duration::from_secs(1);
+
+/// One worker's idle connections.
+#[derive(Default)]
+pub(crate) struct Pool {
+    shelves: RefCell<HashMap<u64, Shelf, RandomState>>,
+}
+
+struct Shelf {
+    endpoint: Arc<Endpoint>,
+    /// Oldest first.
+    idle: Vec<Idle>,
+}
+
+struct Idle {
+    connection: Connection,
+    since: Instant,
+}
+
+/// A connection in use. Dropped without being given back, it is closed.
+pub(crate) struct Checkout {
+    pub(super) connection: Connection,
+    endpoint: Arc<Endpoint>,
+    worker: Rc<Worker>,
+    /// Whether it has carried a request before.
+    pub(super) reused: bool,
+}
+
+impl Pool {
+    /// The connection to this endpoint that was used last and still seems to be open. For a request that can be sent
+    /// again seeming is enough; for others the kernel is asked, and old connections are left alone.
+    pub(super) fn take(&self, endpoint: &Endpoint, replayable: bool) -> Option<Connection> {
+        let mut shelves = self.shelves.borrow_mut();
+        let shelf = shelves.get_mut(&endpoint.id())?;
+        let mut busy = Vec::new();
+        let mut found = None;
+        while let Some(idle) = shelf.idle.pop() {
+            if idle.connection.sender.is_closed() {
+                continue;
+            }
+            if !idle.connection.sender.is_ready() {
+                busy.push(idle);
+                continue;
+            }
+            if !replayable && idle.since.elapsed() > FRESH_ENOUGH {
+                shelf.idle.push(idle);
+                break;
+            }
+            if replayable || idle.connection.wire.is_quiet() {
+                found = Some(idle.connection);
+                break;
+            }
+        }
+        shelf.idle.append(&mut busy);
+        found
+    }
+
+    fn put(&self, endpoint: Arc<Endpoint>, connection: Connection) {
+        if endpoint.is_retired() || connection.sender.is_closed() {
+            return;
+        }
+        let mut shelves = self.shelves.borrow_mut();
+        let shelf = shelves.entry(endpoint.id()).or_insert_with(|| Shelf { endpoint, idle: Vec::new() });
+        shelf.idle.push(Idle { connection, since: Instant::now() });
+    }
+
+    /// Closes what has been idle for too long, what the other side has closed, and all that belongs to endpoints
+    /// which left their cluster.
+    pub(crate) fn sweep(&self, now: Instant, keep: Duration) {
+        self.shelves.borrow_mut().retain(|_, shelf| {
+            if shelf.endpoint.is_retired() {
+                return false;
+            }
+            shelf.idle.retain(|idle| {
+                !idle.connection.sender.is_closed() && now.saturating_duration_since(idle.since) < keep
+            });
+            !shelf.idle.is_empty()
+        });
+    }
+}
+
+impl Checkout {
+    pub(super) fn new(
+        connection: Connection,
+        endpoint: &Arc<Endpoint>,
+        worker: &Rc<Worker>,
+        reused: bool,
+    ) -> Self {
+        Self { connection, endpoint: Arc::clone(endpoint), worker: Rc::clone(worker), reused }
+    }
+
+    /// Keeps the connection for the next request. Only after the whole response has been read.
+    pub(crate) fn give_back(self) {
+        self.worker.pool.put(self.endpoint, self.connection);
+    }
+}

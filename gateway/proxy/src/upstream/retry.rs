@@ -1,0 +1,140 @@
+//! Whether a failed request is tried again.
+//!
+//! The rule, and the reason for each half:
+//!
+//! - **(a)** if no byte of the request was written, any request is tried again: the endpoint cannot have seen it.
+//! - **(b)** if the connection died before the first byte of the response, a request of an idempotent method (RFC 9110
+//!   section 9.2.2) without a body is tried again: doing it twice is the same as doing it once.
+//!
+//! Never after a time-out (the endpoint may be at work, and more load is what it needs least), never after a byte of a
+//! response, at most `max_retries` times, each time to another endpoint while there is one, and within the cluster's
+//! retry budget. Bodies are not kept for a retry. So one race is left: the endpoint closes an idle connection while a
+//! `POST` is on its way; `pool` makes it small, and what remains is answered with 502 rather than sent twice.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::Method;
+use http::request::Parts;
+use tokio::time::Instant;
+
+use super::attempt::{Answered, Broken, Progress, attempt};
+use crate::cluster::{AffinityKey, Cluster, Outcome, Pick, PickContext};
+use crate::error::{Failure, Reason};
+use crate::http::exchange::{Exchange, Upload};
+
+/// Endpoints that one request has been tried on; retries are few.
+#[derive(Default)]
+struct Tried {
+    ids: [u64; 4],
+    count: usize,
+}
+
+/// A response's head, and where the rest comes from.
+pub(crate) struct Sent {
+    pub(super) answered: Answered,
+    pub(super) pick: Pick,
+}
+
+impl Sent {
+    /// The response, the connection that its body comes over, and the endpoint that it counts for.
+    pub(crate) fn into_parts(self) -> (http::Response<hyper::body::Incoming>, super::Checkout, Pick) {
+        (self.answered.response, self.answered.checkout, self.pick)
+    }
+}
+
+/// Sends a request to an endpoint of the cluster, and to others if that fails and may be tried again.
+///
+/// # Errors
+/// How the last attempt failed.
+pub(crate) async fn send(
+    exchange: &Rc<Exchange>,
+    cluster: &Arc<Cluster>,
+    affinity: Option<AffinityKey<'_>>,
+    mut parts: Parts,
+) -> Result<Sent, Failure> {
+    let worker = exchange.client.worker();
+    let replayable = is_idempotent(&parts.method) && exchange.upload_state() == Upload::Done;
+    let mut tried = Tried::default();
+    let mut fresh = false;
+    loop {
+        let now = Instant::now();
+        let context = PickContext { now, affinity, tried: tried.as_slice() };
+        let mut pick = worker.balancers.borrow_mut().pick(cluster, &context).map_err(|_| no_endpoints())?;
+        begin(exchange, &pick);
+        let retries_left =
+            tried.count < usize::try_from(pick.policy().retry.max_retries).unwrap_or(usize::MAX);
+        let copy = (replayable && retries_left).then(|| parts.clone());
+        let broken = match attempt(exchange, &pick, parts, replayable, fresh).await {
+            Ok(answered) => {
+                pick.record(Outcome::Answered(answered.response.status()));
+                exchange.note(|record| record.upstream = Some(now.elapsed()));
+                return Ok(Sent { answered, pick });
+            }
+            Err(broken) => broken,
+        };
+        if let Some(outcome) = broken.outcome {
+            pick.record(outcome);
+        }
+        parts = again(exchange, &pick, broken, copy, retries_left && tried.push(pick.endpoint().id()))?;
+        fresh = true;
+    }
+}
+
+/// The request's head for another attempt.
+fn again(
+    exchange: &Exchange,
+    pick: &Pick,
+    broken: Broken,
+    copy: Option<Parts>,
+    retries_left: bool,
+) -> Result<Parts, Failure> {
+    let untouched = matches!(exchange.upload_state(), Upload::Untouched | Upload::Done);
+    let parts = match broken.progress {
+        Progress::NothingWritten if untouched => broken.unsent.or(copy),
+        Progress::DiedUnanswered => copy,
+        Progress::NothingWritten | Progress::Final => None,
+    };
+    let (true, Some(parts)) = (retries_left, parts) else { return Err(broken.failure) };
+    let worker = exchange.client.worker();
+    if worker.balancers.borrow_mut().allow_retry(pick.cluster(), Instant::now()) {
+        worker.metrics.retries.one();
+        Ok(parts)
+    } else {
+        worker.metrics.retries_denied.one();
+        Err(broken.failure)
+    }
+}
+
+fn begin(exchange: &Exchange, pick: &Pick) {
+    exchange.limit(&pick.policy().timeouts);
+    exchange.note(|record| {
+        record.attempts += 1;
+        record.endpoint = Some(pick.endpoint().address());
+    });
+}
+
+fn no_endpoints() -> Failure {
+    Failure::new(Reason::NoEndpoints, "the service has no endpoint that could answer")
+}
+
+fn is_idempotent(method: &Method) -> bool {
+    matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
+    )
+}
+
+impl Tried {
+    fn as_slice(&self) -> &[u64] {
+        &self.ids[..self.count]
+    }
+
+    /// Whether there was room for one more.
+    fn push(&mut self, id: u64) -> bool {
+        let Some(slot) = self.ids.get_mut(self.count) else { return false };
+        *slot = id;
+        self.count += 1;
+        true
+    }
+}
