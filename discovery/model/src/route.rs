@@ -77,7 +77,7 @@ impl PortMatch {
 }
 
 /// One alternative of a rule: all of its parts must hold.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Default)]
 pub struct Match {
     /// What the path must be.
     pub path: PathMatch,
@@ -121,7 +121,7 @@ impl PathMatch {
 }
 
 /// A named value (header field or query parameter) and what it must be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub struct NameValueMatch {
     /// The name of the header field or query parameter.
     pub name: String,
@@ -130,7 +130,7 @@ pub struct NameValueMatch {
 }
 
 /// What a value must be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ValueMatch {
     /// Anything, but it must be there.
