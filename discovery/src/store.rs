@@ -245,7 +245,7 @@ impl Ledger {
             let earliest = self.last_published.map_or(now, |last| now.max(last + PUBLISH_INTERVAL));
             self.publish_at.get_or_insert(earliest);
         }
-        if self.merge.findings_changed() {
+        if self.merge.take_findings_changed() {
             self.findings_at.get_or_insert(now + FINDINGS_DELAY);
         }
     }

@@ -115,7 +115,7 @@ async fn a_config_map_swap_is_one_change() {
     };
     version("..2024_1", "127.0.0.1");
     std::os::unix::fs::symlink("..data/orders.yaml", dir.path().join("orders.yaml")).unwrap();
-    let mut running = run(dir.path());
+    let running = run(dir.path());
     endpoints(&running, "default/orders:80=127.0.0.1:8080").await;
     let generation = running.discovered.snapshots.borrow().generation;
     version("..2024_2", "127.0.0.2");
@@ -129,7 +129,7 @@ async fn a_broken_file_keeps_its_last_good_objects_and_hurts_no_other() {
     let dir = TempDir::new().unwrap();
     fs::write(dir.path().join("a.yaml"), manifest("a", "127.0.0.1")).unwrap();
     fs::write(dir.path().join("b.yaml"), manifest("b", "127.0.0.2")).unwrap();
-    let mut running = run(dir.path());
+    let running = run(dir.path());
     endpoints(&running, "default/a:80=127.0.0.1:8080 default/b:80=127.0.0.2:8080").await;
 
     let half = manifest("a", "127.0.0.7");
@@ -157,7 +157,7 @@ async fn a_huge_file_is_not_read() {
     let huge = fs::File::create(dir.path().join("huge.yaml")).unwrap();
     huge.set_len(50 * 1024 * 1024).unwrap();
     fs::write(dir.path().join("b.yaml"), manifest("b", "127.0.0.2")).unwrap();
-    let mut running = run(dir.path());
+    let running = run(dir.path());
     endpoints(&running, "default/b:80=127.0.0.2:8080").await;
     let found = findings(&running, &["UnreadableFile"]).await;
     assert!(found[0].message.contains("52428800"), "{}", found[0]);
@@ -174,7 +174,7 @@ async fn a_missing_folder_is_an_error_at_start_and_a_finding_later() {
 
     fs::create_dir(&missing).unwrap();
     fs::write(missing.join("a.yaml"), manifest("a", "127.0.0.1")).unwrap();
-    let mut running = run(&missing);
+    let running = run(&missing);
     endpoints(&running, "default/a:80=127.0.0.1:8080").await;
     fs::rename(&missing, dir.path().join("away")).unwrap();
     findings(&running, &["UnreadableFile"]).await;
