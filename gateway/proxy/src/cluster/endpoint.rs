@@ -241,7 +241,6 @@ impl Endpoint {
     }
 
     /// Sets what the active checks say; false if they said so before.
-    #[expect(dead_code, reason = "for the active checks")]
     pub(crate) fn set_check_failed(&self, failed: bool) -> bool {
         self.0.check_failed.load(Acquire) != failed && self.0.check_failed.swap(failed, AcqRel) != failed
     }

@@ -17,6 +17,8 @@ mod cluster;
 mod clusters;
 mod endpoint;
 mod pick;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use balance::Balancers;
 pub use cluster::{Cluster, ClusterState};

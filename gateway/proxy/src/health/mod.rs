@@ -1,6 +1,7 @@
 //! Whether endpoints work: passive ejection by the answers to real requests, and active checks.
 
-pub mod outlier;
+mod check;
+pub(crate) mod outlier;
 pub mod prober;
 
 pub use prober::Prober;

@@ -147,3 +147,6 @@ fn may_eject(state: &ClusterState, candidate: &Endpoint, now: Instant) -> bool {
     let most = if percent == 0 { 0 } else { (ready * percent / 100).max(1) };
     ejected < most && others > 0
 }
+
+#[cfg(test)]
+mod tests;

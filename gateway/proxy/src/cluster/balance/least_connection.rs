@@ -37,16 +37,16 @@ fn exact(choice: &Choice<'_>, schedule: &mut Schedule) -> usize {
 }
 
 fn better_of_two(choice: &Choice<'_>, schedule: &Schedule, random: &mut fastrand::Rng) -> usize {
-    let first = untried(choice, schedule, random);
-    let second = untried(choice, schedule, random);
+    let first = draw(schedule, random, |seat| !choice.is_tried(seat));
+    let second = draw(schedule, random, |seat| seat != first && !choice.is_tried(seat));
     if load_of(choice, second) < load_of(choice, first) { second } else { first }
 }
 
-/// A random seat that was not tried; among 32 and more, a few draws find one.
-fn untried(choice: &Choice<'_>, schedule: &Schedule, random: &mut fastrand::Rng) -> usize {
+/// A random seat that suits; among 32 and more, a few draws find one.
+fn draw(schedule: &Schedule, random: &mut fastrand::Rng, suits: impl Fn(usize) -> bool) -> usize {
     let mut seat = schedule.random(random);
     for _ in 0..8 {
-        if !choice.is_tried(seat) {
+        if suits(seat) {
             break;
         }
         seat = schedule.random(random);
