@@ -216,13 +216,16 @@ async fn a_hung_endpoint_gets_nothing_new_three_seconds_after_the_first_time_out
         let began = Instant::now();
         let mut hanging = VecDeque::<(Duration, Pick)>::new();
         let (mut first_time_out, mut last_on_it) = (None, Duration::ZERO);
-        for step in 0..(20_000 / gap) {
+        for step in 0.. {
             let at = began.elapsed();
+            if first_time_out.is_some_and(|first| at > first + seconds(10)) {
+                break;
+            }
             while let Some((_, mut pick)) = hanging.pop_front_if(|(until, _)| *until <= at) {
                 pick.record(Outcome::TimedOut);
                 first_time_out.get_or_insert(at);
             }
-            let mut pick = pick(&mut all[(step % 2) as usize], &cluster).unwrap();
+            let mut pick = pick(&mut all[step % 2], &cluster).unwrap();
             if number(&pick) != 1 || at < seconds(10) {
                 pick.record(OK);
             } else {
