@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic, in its helpers too")]
 
 mod addresses;
+mod claims;
 mod exposure;
 mod outage;
 mod ports;
