@@ -12,6 +12,8 @@
 //! snapshots share structure, and unchanged parts keep their `Arc`.
 
 mod metrics;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -151,13 +153,15 @@ impl Store {
         let mut batch = Vec::new();
         loop {
             tokio::select! {
+                // Messages first: what is waiting belongs into the snapshot that is due. They cannot hold it back,
+                // since what is due is looked at after each batch.
                 biased;
-                () = wait_until(ledger.next_deadline()) => {}
                 _ = messages.recv_many(&mut batch, 64) => {
                     for message in batch.drain(..) {
                         ledger.take(message);
                     }
                 }
+                () = wait_until(ledger.next_deadline()) => {}
                 () = wake.notified() => {}
             }
             ledger.publish_what_is_due(messages.is_empty());

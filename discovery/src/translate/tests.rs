@@ -705,3 +705,181 @@ fn an_unknown_annotation_is_told_with_the_nearest_one() {
     assert!(said.findings[0].message.contains("portolan.dev/balance"), "{}", said.findings[0]);
     assert!(!said.findings[1].message.contains("did you mean"), "{}", said.findings[1]);
 }
+
+// === The index ===
+
+mod index_properties {
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    /// What an API server would hold.
+    #[derive(Default, Clone)]
+    struct World {
+        services: BTreeMap<(usize, usize), serde_json::Value>,
+        slices: BTreeMap<(usize, usize), serde_json::Value>,
+        namespaces: BTreeMap<usize, serde_json::Value>,
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Service(usize, usize, bool, u16),
+        Slice(usize, usize, Option<usize>, Vec<u8>),
+        Namespace(usize, Option<&'static str>),
+        RemoveService(usize, usize),
+        RemoveSlice(usize, usize),
+        RemoveNamespace(usize),
+        /// Of all kinds, for everything or for one namespace; with the objects in reverse order.
+        Relist(Option<usize>),
+        /// The last change once more, as watches do.
+        Again,
+    }
+
+    fn steps() -> impl Strategy<Value = Step> {
+        let (namespace, name) = (0_usize..2, 0_usize..3);
+        let endpoints = proptest::collection::vec(1_u8..6, 0..4);
+        let label = prop_oneof![Just(None), Just(Some("true")), Just(Some("false")), Just(Some("odd"))];
+        prop_oneof![
+            3 => (namespace.clone(), name.clone(), any::<bool>(), 80_u16..82).prop_map(|(ns, n, e, p)| Step::Service(ns, n, e, p)),
+            6 => (namespace.clone(), 0_usize..5, proptest::option::weighted(0.9, name.clone()), endpoints)
+                .prop_map(|(ns, n, owner, endpoints)| Step::Slice(ns, n, owner, endpoints)),
+            1 => (namespace.clone(), label).prop_map(|(ns, label)| Step::Namespace(ns, label)),
+            1 => (namespace.clone(), name).prop_map(|(ns, n)| Step::RemoveService(ns, n)),
+            2 => (namespace.clone(), 0_usize..5).prop_map(|(ns, n)| Step::RemoveSlice(ns, n)),
+            1 => namespace.clone().prop_map(Step::RemoveNamespace),
+            1 => proptest::option::of(namespace).prop_map(Step::Relist),
+            1 => Just(Step::Again),
+        ]
+    }
+
+    fn namespace(n: usize) -> String {
+        format!("ns{n}")
+    }
+
+    fn service(ns: usize, name: usize, expose: bool, port: u16) -> serde_json::Value {
+        let mut service = serde_json::json!({
+            "kind": "Service", "metadata": {"name": format!("s{name}"), "namespace": namespace(ns)},
+            "spec": {"ports": [{"port": port}], "selector": {"a": "b"}},
+        });
+        if expose {
+            service["metadata"]["annotations"] = serde_json::json!({"portolan.dev/expose": "true"});
+        }
+        service
+    }
+
+    fn slice(ns: usize, name: usize, owner: Option<usize>, endpoints: &[u8]) -> serde_json::Value {
+        let endpoints: Vec<_> = endpoints
+            .iter()
+            .map(|n| serde_json::json!({"addresses": [format!("10.0.0.{n}")], "targetRef": {"uid": format!("pod-{n}")}}))
+            .collect();
+        let mut slice = serde_json::json!({
+            "kind": "EndpointSlice", "metadata": {"name": format!("e{name}"), "namespace": namespace(ns)},
+            "addressType": "IPv4", "ports": [{"port": 8080}], "endpoints": endpoints,
+        });
+        if let Some(owner) = owner {
+            slice["metadata"]["labels"] =
+                serde_json::json!({"kubernetes.io/service-name": format!("s{owner}")});
+        }
+        slice
+    }
+
+    impl World {
+        /// Changes the world and returns what a watch tells of it.
+        fn apply(&mut self, step: Step) -> Vec<ObjectEvent> {
+            let gone = |kind: &str, ns: &str, name: String| {
+                vec![ObjectEvent::Gone(ResourceRef::new(kind, ns, name))]
+            };
+            match step {
+                Step::Service(ns, name, expose, port) => {
+                    let object = service(ns, name, expose, port);
+                    self.services.insert((ns, name), object.clone());
+                    vec![event(object)]
+                }
+                Step::Slice(ns, name, owner, endpoints) => {
+                    let object = slice(ns, name, owner, &endpoints);
+                    self.slices.insert((ns, name), object.clone());
+                    vec![event(object)]
+                }
+                Step::Namespace(ns, label) => {
+                    let mut object =
+                        serde_json::json!({"kind": "Namespace", "metadata": {"name": namespace(ns)}});
+                    if let Some(label) = label {
+                        object["metadata"]["labels"] = serde_json::json!({"portolan.dev/expose": label});
+                    }
+                    self.namespaces.insert(ns, object.clone());
+                    vec![event(object)]
+                }
+                Step::RemoveService(ns, name) => {
+                    self.services.remove(&(ns, name));
+                    gone("Service", &namespace(ns), format!("s{name}"))
+                }
+                Step::RemoveSlice(ns, name) => {
+                    self.slices.remove(&(ns, name));
+                    gone("EndpointSlice", &namespace(ns), format!("e{name}"))
+                }
+                Step::RemoveNamespace(ns) => {
+                    self.namespaces.remove(&ns);
+                    gone("Namespace", "", namespace(ns))
+                }
+                Step::Relist(within) => self.relist(within),
+                Step::Again => Vec::new(),
+            }
+        }
+
+        fn relist(&self, within: Option<usize>) -> Vec<ObjectEvent> {
+            let scope = within.map_or(Scope::All, |ns| Scope::Namespace(namespace(ns)));
+            let is_in = |ns: &usize| within.is_none_or(|within| within == *ns);
+            let services = self.services.iter().rev().filter(|((ns, _), _)| is_in(ns));
+            let slices = self.slices.iter().rev().filter(|((ns, _), _)| is_in(ns));
+            let services = services.map(|(_, it)| serde_json::from_value(it.clone()).unwrap()).collect();
+            let slices = slices.map(|(_, it)| serde_json::from_value(it.clone()).unwrap()).collect();
+            let namespaces =
+                self.namespaces.values().map(|it| serde_json::from_value(it.clone()).unwrap()).collect();
+            vec![
+                ObjectEvent::AllEndpointSlices(scope.clone(), slices),
+                ObjectEvent::AllServices(scope, services),
+                ObjectEvent::AllNamespaces(namespaces),
+            ]
+        }
+    }
+
+    fn everything(index: &Index, config: &TranslateConfig) -> BTreeMap<ResourceRef, Contribution> {
+        let said = |key: ResourceRef| index.contribution(&key, config).map(|said| (key, said));
+        index.keys().into_iter().filter_map(said).collect()
+    }
+
+    proptest! {
+        /// A consumer that asks only for the keys that each event names holds the same as one that starts afresh.
+        #[test]
+        fn following_the_named_keys_equals_starting_afresh(sequence in proptest::collection::vec(steps(), 1..60)) {
+            let config = TranslateConfig::kubernetes("ns0");
+            let mut world = World::default();
+            let mut index = Index::new();
+            let mut followed = BTreeMap::new();
+            let mut last = Vec::new();
+            for step in sequence {
+                if !matches!(step, Step::Again) {
+                    last = world.apply(step);
+                }
+                for event in last.clone() {
+                    for key in index.apply(event) {
+                        match index.contribution(&key, &config) {
+                            Some(said) => followed.insert(key, said),
+                            None => followed.remove(&key),
+                        };
+                    }
+                }
+                let mut fresh = Index::new();
+                for event in world.relist(None) {
+                    fresh.apply(event);
+                }
+                prop_assert_eq!(&followed, &everything(&fresh, &config));
+                prop_assert_eq!(&followed, &everything(&index, &config));
+            }
+            let relisted: Vec<_> = world.relist(None).into_iter().flat_map(|event| index.apply(event)).collect();
+            let touched_services = relisted.iter().filter(|key| &*key.kind == "Service").count();
+            prop_assert_eq!(touched_services, 0, "a full list that says nothing new touches nothing");
+        }
+    }
+}
