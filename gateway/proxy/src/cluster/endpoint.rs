@@ -5,7 +5,7 @@
 //! that good answers of a healthy endpoint leave it alone. Times are microseconds since the endpoint was first seen,
 //! which fit an atomic and follow tokio's clock.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::time::Duration;
@@ -67,12 +67,21 @@ pub enum Health {
     Failed,
 }
 
+/// The address as an IPv6 one, which an IPv4 one can be written as.
+fn octets(ip: IpAddr) -> [u8; 16] {
+    match ip {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
+        IpAddr::V6(ip) => ip.octets(),
+    }
+}
+
 impl Endpoint {
     pub(crate) fn new(cluster: &ClusterId, key: EndpointKey, now: Instant) -> Self {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
         let token = stable_hash(&[
             cluster.as_str().as_bytes(),
-            key.address.to_string().as_bytes(),
+            &octets(key.address.ip()),
+            &key.address.port().to_be_bytes(),
             key.uid.as_deref().unwrap_or_default().as_bytes(),
         ]);
         Self(CachePadded::new(Inner {

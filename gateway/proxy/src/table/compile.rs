@@ -48,6 +48,15 @@ pub(super) struct CompiledRoute {
     pub(super) findings: Box<[Finding]>,
 }
 
+/// What changed from one list of routes to the next. A route that changed both went and came.
+#[derive(Debug)]
+pub(super) struct Changes<'a> {
+    /// By id.
+    pub(super) gone: Vec<&'a Arc<CompiledRoute>>,
+    /// By id.
+    pub(super) come: Vec<&'a Arc<CompiledRoute>>,
+}
+
 /// Compiles every route of the snapshot, in the order of their ids.
 pub(super) fn routes(
     snapshot: &Snapshot,
@@ -75,6 +84,33 @@ pub(super) fn routes(
 fn next_metrics() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     NEXT.fetch_add(1, Relaxed)
+}
+
+// === impl Changes ===
+
+impl<'a> Changes<'a> {
+    /// Compares two lists, both by id.
+    pub(super) fn between(before: &'a [Arc<CompiledRoute>], after: &'a [Arc<CompiledRoute>]) -> Self {
+        let mut changes = Self { gone: Vec::new(), come: Vec::new() };
+        let mut known = before.iter().peekable();
+        for route in after {
+            while let Some(gone) = known.next_if(|known| known.said.id < route.said.id) {
+                changes.gone.push(gone);
+            }
+            let same = known.next_if(|known| known.said.id == route.said.id);
+            if !same.is_some_and(|same| Arc::ptr_eq(same, route)) {
+                changes.gone.extend(same);
+                changes.come.push(route);
+            }
+        }
+        changes.gone.extend(known);
+        changes
+    }
+
+    /// Whether this route went.
+    pub(super) fn is_gone(&self, route: &CompiledRoute) -> bool {
+        self.gone.binary_search_by(|gone| gone.said.id.cmp(&route.said.id)).is_ok()
+    }
 }
 
 // === impl CompiledRoute ===

@@ -6,7 +6,7 @@ use http::{HeaderMap, Method};
 use portolan_model::{Finding, Listener, Role, Snapshot};
 use tokio::time::Instant;
 
-use super::compile::{self, CompiledRoute, CompiledRule};
+use super::compile::{self, Changes, CompiledRoute, CompiledRule};
 use super::hosts::HostIndex;
 use crate::cluster::Clusters;
 
@@ -77,7 +77,10 @@ impl RoutingTable {
         let routes = if same_routes {
             Arc::clone(&previous.routes)
         } else {
-            Arc::new(Routes::new(compile::routes(snapshot, clusters, &previous.routes.all, now)))
+            Arc::new(Routes::follow(
+                &previous.routes,
+                compile::routes(snapshot, clusters, &previous.routes.all, now),
+            ))
         };
         let findings = Arc::clone(&routes.findings);
         (Self { snapshot: Arc::clone(snapshot), clusters: clusters.clone(), routes }, findings)
@@ -124,11 +127,12 @@ impl RoutingTable {
 // === impl Routes ===
 
 impl Routes {
-    fn new(all: Vec<Arc<CompiledRoute>>) -> Self {
+    fn follow(before: &Self, all: Vec<Arc<CompiledRoute>>) -> Self {
+        let changes = Changes::between(&before.all, &all);
         let findings = all.iter().flat_map(|route| route.findings.iter().cloned()).collect();
         Self {
-            edge: HostIndex::new(&all, Role::Edge),
-            cluster: HostIndex::new(&all, Role::Cluster),
+            edge: HostIndex::follow(&before.edge, &changes, &all, Role::Edge),
+            cluster: HostIndex::follow(&before.cluster, &changes, &all, Role::Cluster),
             findings: Arc::new(findings),
             all,
         }

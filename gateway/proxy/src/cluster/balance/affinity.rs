@@ -17,7 +17,7 @@ pub(super) fn choose(choice: &Choice<'_>, key: AffinityKey<'_>) -> Option<usize>
     match hash_of(key) {
         Tie::Token(token) => {
             let mut untried = untried;
-            untried.find(|&seat| Some(seats[seat].endpoint.token()) == token)
+            untried.find(|&seat| Some(seats[seat].token) == token)
         }
         Tie::Hash(hash) => untried
             .map(|seat| (seat, draw(hash, &seats[seat])))
@@ -29,7 +29,7 @@ pub(super) fn choose(choice: &Choice<'_>, key: AffinityKey<'_>) -> Option<usize>
 /// Whether the key would lead to `candidate` if it stood among `seats`.
 pub(super) fn leads_to(key: AffinityKey<'_>, candidate: &Seat, seats: &[Seat]) -> bool {
     match hash_of(key) {
-        Tie::Token(token) => Some(candidate.endpoint.token()) == token,
+        Tie::Token(token) => Some(candidate.token) == token,
         Tie::Hash(hash) => {
             let drawn = draw(hash, candidate);
             seats.iter().all(|seat| draw(hash, seat) < drawn)
@@ -58,7 +58,7 @@ fn parse_token(token: &str) -> Option<u64> {
 
 /// The number that an endpoint draws for a key: weighted rendezvous (`-weight / ln u`), so that shares follow weights.
 fn draw(key: u64, seat: &Seat) -> f64 {
-    let mixed = finish(key ^ seat.endpoint.token());
+    let mixed = finish(key ^ seat.token);
     let uniform = ((mixed >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
     -f64::from(seat.weight) / uniform.ln()
 }

@@ -57,5 +57,5 @@ fn draw(schedule: &Schedule, random: &mut fastrand::Rng, suits: impl Fn(usize) -
 fn load_of(choice: &Choice<'_>, seat: usize) -> f32 {
     let at = &choice.usable.seats()[seat];
     let share = f32::from(at.weight) * choice.warmth(seat);
-    at.endpoint.in_flight() as f32 / share.max(f32::MIN_POSITIVE)
+    choice.usable.endpoint(at).in_flight() as f32 / share.max(f32::MIN_POSITIVE)
 }

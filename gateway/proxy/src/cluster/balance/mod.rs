@@ -114,9 +114,9 @@ impl Balancers {
 impl Balancer {
     fn new(cluster: &Arc<Cluster>, epoch: u64, worker: usize, workers: usize, now: Instant) -> Self {
         let state = cluster.state();
-        let usable = Usable::of(&state, now);
-        let schedule = Schedule::starting(&usable, cluster.phase(), worker, workers);
         let desk = Desk { cluster: Arc::clone(cluster), policy: Arc::clone(&state.policy) };
+        let usable = Usable::of(state, now);
+        let schedule = Schedule::starting(&usable, cluster.phase(), worker, workers);
         Self { desk: Arc::new(desk), epoch, usable, schedule, budget: Budget::new(now) }
     }
 
@@ -127,7 +127,7 @@ impl Balancer {
             let cluster = Arc::clone(&self.desk.cluster);
             self.desk = Arc::new(Desk { cluster, policy: Arc::clone(&state.policy) });
         }
-        let usable = Usable::of(&state, now);
+        let usable = Usable::of(state, now);
         self.schedule.follow(&self.usable, &usable);
         self.usable = usable;
         self.epoch = epoch;
@@ -144,13 +144,13 @@ impl Balancer {
         let trial = if self.usable.is_last_resort() { Trial::LastResort } else { Trial::No };
         let choice = Choice { usable: &self.usable, tried: context.tried, now };
         if let Some(seat) = context.affinity.and_then(|key| affinity::choose(&choice, key)) {
-            return Ok(Pick::new(&self.usable.seats()[seat].endpoint, &self.desk, now, trial, true));
+            return Ok(Pick::new(self.usable.seated(seat), &self.desk, now, trial, true));
         }
         let seat = match self.desk.policy.balancing {
             Balancing::RoundRobin => round_robin::choose(&choice, &mut self.schedule, random),
             Balancing::LeastConnection => least_connection::choose(&choice, &mut self.schedule, random),
         };
-        Ok(Pick::new(&self.usable.seats()[seat].endpoint, &self.desk, now, trial, false))
+        Ok(Pick::new(self.usable.seated(seat), &self.desk, now, trial, false))
     }
 }
 
@@ -159,14 +159,12 @@ impl Balancer {
 impl Choice<'_> {
     /// Whether a seat is to be avoided because this request was there before. False once every seat was tried.
     fn is_tried(&self, seat: usize) -> bool {
-        !self.tried.is_empty()
-            && self.tried.contains(&self.usable.seats()[seat].endpoint.id())
-            && !self.all_tried()
+        !self.tried.is_empty() && self.tried.contains(&self.usable.seated(seat).id()) && !self.all_tried()
     }
 
     fn all_tried(&self) -> bool {
         self.tried.len() >= self.usable.seats().len()
-            && self.usable.seats().iter().all(|seat| self.tried.contains(&seat.endpoint.id()))
+            && self.usable.seats().iter().all(|seat| self.tried.contains(&self.usable.endpoint(seat).id()))
     }
 
     /// Whether a seat takes this request, given how far its slow start is.
@@ -178,7 +176,7 @@ impl Choice<'_> {
     fn warmth(&self, seat: usize) -> f32 {
         match self.usable.warming() {
             None => 1.0,
-            Some(span) => self.usable.seats()[seat].endpoint.warmth(span, self.now),
+            Some(span) => self.usable.seated(seat).warmth(span, self.now),
         }
     }
 }

@@ -40,11 +40,11 @@ impl Schedule {
 
     /// Takes over a new usable set and goes on where it was.
     pub(super) fn follow(&mut self, before: &Usable, after: &Usable) {
-        let next = (self.length > 0).then(|| before.seats()[self.seat_at(self.cursor)].endpoint.key());
+        let next = (self.length > 0).then(|| before.seated(self.seat_at(self.cursor)).key());
         let part = self.cursor as f64 / self.length.max(1) as f64;
         let mut schedule = Self::of(after.seats());
         if let Some(next) = next {
-            schedule.go_on_at(next, part, after.seats());
+            schedule.go_on_at(next, part, after);
         }
         *self = schedule;
     }
@@ -81,12 +81,13 @@ impl Schedule {
     }
 
     /// Finds the endpoint that was next, from about where the cursor was; if it went, the one that follows it.
-    fn go_on_at(&mut self, next: &EndpointKey, part: f64, seats: &[Seat]) {
+    fn go_on_at(&mut self, next: &EndpointKey, part: f64, usable: &Usable) {
         if self.length == 0 {
             return;
         }
         let start = ((part * self.length as f64) as usize).min(self.length - 1);
-        let wanted = match seats.binary_search_by(|seat| seat.endpoint.key().cmp(next)) {
+        let seats = usable.seats();
+        let wanted = match seats.binary_search_by(|seat| usable.endpoint(seat).key().cmp(next)) {
             Ok(seat) => seat,
             Err(seat) if seat < seats.len() => seat,
             Err(_) => 0,

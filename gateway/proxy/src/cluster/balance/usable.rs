@@ -16,67 +16,49 @@ use portolan_model::{self as model, Readiness};
 use tokio::time::Instant;
 
 use super::affinity;
-use crate::cluster::{AffinityKey, ClusterState, Endpoint, Health, NoEndpoint, PickContext};
+use crate::cluster::{ClusterState, Endpoint, Health, NoEndpoint, PickContext};
 
 /// The endpoints that may get requests, as of one epoch of the cluster.
 #[derive(Debug)]
 pub(super) struct Usable {
+    state: Arc<ClusterState>,
     seats: Vec<Seat>,
     /// Ejected endpoints that come back when their time is over and a request succeeds.
     ejected: Vec<Seat>,
     /// When the first of them may be tried.
     trial_from: Option<Instant>,
     last_resort: bool,
-    /// Why there are no seats, when there are none.
-    nobody: NoEndpoint,
-    slow_start: Option<Duration>,
 }
 
-/// A usable endpoint and its share.
-#[derive(Debug, Clone)]
+/// A usable endpoint and its share. Small and without a count of its own: a change of a large cluster copies many.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Seat {
-    pub(super) endpoint: Arc<Endpoint>,
+    /// Its number in the cluster's state.
+    member: u32,
     pub(super) weight: u16,
+    /// See [`Endpoint::token`].
+    pub(super) token: u64,
 }
 
 impl Usable {
     /// The usable set of a state at this time.
-    pub(super) fn of(state: &ClusterState, now: Instant) -> Self {
-        let takes = |wanted| {
-            state.members().filter(move |(_, standing)| standing.readiness == wanted && standing.weight > 0)
-        };
-        let works = |(endpoint, _): &Member<'_>| endpoint.health(now) == Health::Healthy;
-        let priority = takes(Readiness::Ready).filter(works).map(|(_, standing)| standing.priority).min();
-        let slow_start = state.policy.slow_start;
-        let nobody = if state.endpoints.is_empty() { NoEndpoint::Empty } else { NoEndpoint::NoneReady };
-        let mut usable = Self {
-            seats: Vec::new(),
-            ejected: Vec::new(),
-            trial_from: None,
-            last_resort: false,
-            nobody,
-            slow_start,
-        };
-        if let Some(priority) = priority {
-            usable.seats = takes(Readiness::Ready)
-                .filter(works)
-                .filter(|(_, standing)| standing.priority == priority)
-                .map(seat)
-                .collect();
-            usable.note_ejected(
-                takes(Readiness::Ready).filter(|(_, standing)| standing.priority <= priority),
-                now,
-            );
-        } else {
-            usable.last_resort = true;
-            usable.seats = takes(Readiness::Ready).map(seat).collect();
-            if usable.seats.is_empty() {
-                usable.seats = takes(Readiness::Draining).filter(works).map(seat).collect();
-            }
-            if usable.seats.is_empty() {
-                usable.seats = takes(Readiness::Draining).map(seat).collect();
-            }
+    pub(super) fn of(state: Arc<ClusterState>, now: Instant) -> Self {
+        let Sorted { priority, mut seats, ejected } = sorted(&state, now);
+        let last_resort = priority.is_none();
+        if last_resort {
+            seats = those(&state, Readiness::Ready, |_| true);
         }
+        if seats.is_empty() {
+            seats = those(&state, Readiness::Draining, |endpoint| endpoint.health(now) == Health::Healthy);
+        }
+        if seats.is_empty() {
+            seats = those(&state, Readiness::Draining, |_| true);
+        }
+        let ejected = ejected.into_iter().filter(|(of, _)| priority.is_some_and(|priority| *of <= priority));
+        let ejected = ejected.map(|(_, seat)| seat).collect();
+        let mut usable = Self { state, seats, ejected, trial_from: None, last_resort };
+        let endings = usable.ejected.iter().filter_map(|seat| usable.endpoint(seat).ejected_until());
+        usable.trial_from = endings.min();
         usable
     }
 
@@ -84,9 +66,19 @@ impl Usable {
         &self.seats
     }
 
+    pub(super) fn endpoint(&self, seat: &Seat) -> &Arc<Endpoint> {
+        &self.state.endpoints[seat.member as usize]
+    }
+
+    /// The endpoint of the seat of this number.
+    pub(super) fn seated(&self, seat: usize) -> &Arc<Endpoint> {
+        self.endpoint(&self.seats[seat])
+    }
+
     /// Why nobody may get a request, if so.
     pub(super) fn nobody(&self) -> Option<NoEndpoint> {
-        self.seats.is_empty().then_some(self.nobody)
+        let reason = if self.state.endpoints.is_empty() { NoEndpoint::Empty } else { NoEndpoint::NoneReady };
+        self.seats.is_empty().then_some(reason)
     }
 
     pub(super) fn is_last_resort(&self) -> bool {
@@ -95,7 +87,7 @@ impl Usable {
 
     /// The length of the slow start, if the policy has one.
     pub(super) fn warming(&self) -> Option<Duration> {
-        self.slow_start
+        self.state.policy.slow_start
     }
 
     /// Takes the one trial of an endpoint whose ejection is over, if there is one and this request suits it: a request
@@ -106,34 +98,79 @@ impl Usable {
         }
         self.ejected
             .iter()
-            .filter(|seat| !context.tried.contains(&seat.endpoint.id()))
-            .filter(|seat| self.suits(seat, context.affinity))
-            .map(|seat| &seat.endpoint)
+            .filter(|seat| context.affinity.is_none_or(|key| affinity::leads_to(key, seat, &self.seats)))
+            .map(|seat| self.endpoint(seat))
+            .filter(|endpoint| !context.tried.contains(&endpoint.id()))
             .find(|endpoint| endpoint.claim_trial(context.now))
-    }
-
-    fn suits(&self, seat: &Seat, key: Option<AffinityKey<'_>>) -> bool {
-        key.is_none_or(|key| affinity::leads_to(key, seat, &self.seats))
-    }
-
-    fn note_ejected<'a>(&mut self, members: impl Iterator<Item = Member<'a>>, now: Instant) {
-        let ejected = members
-            .filter(|(endpoint, _)| matches!(endpoint.health(now), Health::Ejected | Health::Returning))
-            .map(seat)
-            .collect::<Vec<_>>();
-        self.trial_from = ejected.iter().filter_map(|seat| seat.endpoint.ejected_until()).min();
-        self.ejected = ejected;
     }
 }
 
+/// The ready endpoints, sorted by whether they work.
+struct Sorted {
+    /// The lowest priority value of those that work.
+    priority: Option<u8>,
+    /// Those that work and have it.
+    seats: Vec<Seat>,
+    /// The ejected ones, each with its priority value.
+    ejected: Vec<(u8, Seat)>,
+}
+
+fn sorted(state: &ClusterState, now: Instant) -> Sorted {
+    let mut sorted = Sorted { priority: None, seats: Vec::new(), ejected: Vec::new() };
+    for (member, endpoint, standing) in takers(state, Readiness::Ready) {
+        let seat = seat(member, endpoint, standing);
+        match endpoint.health(now) {
+            Health::Healthy => sorted.add(standing.priority, seat),
+            Health::Ejected | Health::Returning => sorted.ejected.push((standing.priority, seat)),
+            Health::Failed => {}
+        }
+    }
+    sorted
+}
+
+impl Sorted {
+    fn add(&mut self, priority: u8, seat: Seat) {
+        if self.priority.is_none_or(|lowest| priority < lowest) {
+            self.priority = Some(priority);
+            self.seats.clear();
+        }
+        if self.priority == Some(priority) {
+            self.seats.push(seat);
+        }
+    }
+}
+
+/// The endpoints of this readiness that take new requests, each with its number in the state.
+fn takers(
+    state: &ClusterState,
+    readiness: Readiness,
+) -> impl Iterator<Item = (u32, &Arc<Endpoint>, &model::Endpoint)> {
+    let takes = move |standing: &model::Endpoint| standing.readiness == readiness && standing.weight > 0;
+    let members =
+        (0..).zip(state.members()).map(|(member, (endpoint, standing))| (member, endpoint, standing));
+    members.filter(move |(_, _, standing)| takes(standing))
+}
+
+fn those(state: &ClusterState, readiness: Readiness, suits: impl Fn(&Endpoint) -> bool) -> Vec<Seat> {
+    let suiting = takers(state, readiness).filter(|(_, endpoint, _)| suits(endpoint));
+    suiting.map(|(member, endpoint, standing)| seat(member, endpoint, standing)).collect()
+}
+
+fn seat(member: u32, endpoint: &Endpoint, standing: &model::Endpoint) -> Seat {
+    Seat { member, weight: standing.weight, token: endpoint.token() }
+}
+
 /// Whether each endpoint of a state may get a request, and why or why not, in the order of the state.
-pub(crate) fn verdicts(state: &ClusterState, now: Instant) -> Vec<(bool, &'static str)> {
-    let usable = Usable::of(state, now);
-    let verdict = |(endpoint, standing): Member<'_>| {
-        let seated = usable.seats.iter().any(|seat| seat.endpoint.id() == endpoint.id());
+pub(crate) fn verdicts(state: &Arc<ClusterState>, now: Instant) -> Vec<(bool, &'static str)> {
+    let usable = Usable::of(Arc::clone(state), now);
+    let mut seated = vec![false; state.endpoints.len()];
+    for seat in &usable.seats {
+        seated[seat.member as usize] = true;
+    }
+    let why = |((endpoint, standing), seated): ((&Arc<Endpoint>, &model::Endpoint), bool)| {
         (seated, if seated { usable.why_seated(standing) } else { why_not(endpoint, standing, now) })
     };
-    state.members().map(verdict).collect()
+    state.members().zip(seated).map(why).collect()
 }
 
 impl Usable {
@@ -156,10 +193,4 @@ fn why_not(endpoint: &Endpoint, standing: &model::Endpoint, now: Instant) -> &'s
         (Readiness::Ready, Health::Returning) => "its ejection is over; one request at a time tries it",
         (Readiness::Ready, Health::Healthy) => "endpoints of a lower priority value are usable",
     }
-}
-
-type Member<'a> = (&'a Arc<Endpoint>, &'a model::Endpoint);
-
-fn seat((endpoint, standing): Member<'_>) -> Seat {
-    Seat { endpoint: Arc::clone(endpoint), weight: standing.weight }
 }
