@@ -30,6 +30,8 @@ pub struct Proxy {
     published: Published,
     workers: Vec<mpsc::Sender<Command>>,
     threads: Vec<thread::JoinHandle<()>>,
+    /// Ends when the workers have ended and everything is written.
+    log_writer: thread::JoinHandle<()>,
     /// The publisher and the prober, which go on until the end.
     tasks: JoinSet<()>,
     /// Ends first, so that no socket is opened any more.
@@ -54,7 +56,7 @@ impl Proxy {
         let mut config = config;
         config.workers = config.workers.max(1);
         let output = std::mem::replace(&mut config.access_log, crate::AccessLogOutput::Stdout);
-        let access_log = AccessLogger::start(output, config.access_log_backlog)?;
+        let (access_log, log_writer) = AccessLogger::start(output, config.access_log_backlog)?;
         let shards: Vec<_> = (0..config.workers).map(|_| Arc::new(Shard::default())).collect();
         let table_metrics = TableMetrics::register(registry).map_err(io::Error::other)?;
         let (publisher, published) = Publisher::new(table_metrics.observer());
@@ -98,6 +100,7 @@ impl Proxy {
             published,
             workers,
             threads,
+            log_writer,
             tasks,
             reconciler,
             findings,
@@ -147,7 +150,7 @@ impl Proxy {
         timeout: Duration,
         hurry: impl Future<Output = ()>,
     ) -> DrainReport {
-        let Self { workers, threads, mut tasks, mut reconciler, .. } = self;
+        let Self { workers, threads, log_writer, mut tasks, mut reconciler, .. } = self;
         let began = Instant::now();
         let mut hurry = pin!(hurry);
         let mut hurried = false;
@@ -170,6 +173,7 @@ impl Proxy {
         };
         tasks.shutdown().await;
         join(threads).await;
+        flushed(&log_writer).await;
         DrainReport {
             connections: sum.connections,
             in_flight: sum.in_flight,
@@ -210,6 +214,14 @@ async fn join(threads: Vec<thread::JoinHandle<()>>) {
     });
     if let Err(error) = joined.await {
         tracing::error!(%error, "the workers could not be waited for");
+    }
+}
+
+/// Waits until the access log is written, but not for a reader that has stopped.
+async fn flushed(log_writer: &thread::JoinHandle<()>) {
+    let patience = Instant::now() + Duration::from_secs(1);
+    while !log_writer.is_finished() && Instant::now() < patience {
+        tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
 

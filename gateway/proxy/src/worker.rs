@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, Cache};
 use foldhash::fast::RandomState;
-use portolan_model::{Listener, ListenerId};
+use portolan_model::{ClusterId, Listener, ListenerId};
 use tokio::runtime::{Builder as RuntimeBuilder, LocalOptions};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -37,6 +37,9 @@ const SWEEP: Duration = Duration::from_millis(250);
 /// While draining, idle connections are looked at this often.
 const DRAIN_SWEEP: Duration = Duration::from_millis(20);
 
+/// Series of clusters that are gone are let go of at most this often: long enough for the last scrape to see them.
+const PRUNE: Duration = Duration::from_secs(60);
+
 /// What requests on one worker share.
 pub(crate) struct Worker {
     config: Arc<ProxyConfig>,
@@ -44,6 +47,9 @@ pub(crate) struct Worker {
     signature: Signature,
     table: RefCell<Held>,
     series: RefCell<HashMap<(u64, u64), Rc<Series>, RandomState>>,
+    /// Whether series may be of clusters that are gone.
+    series_outdated: Cell<bool>,
+    series_pruned: Cell<Instant>,
     closing_since: Cell<Option<Instant>>,
     pub(crate) builder: listener::Builder,
     pub(crate) balancers: RefCell<Balancers>,
@@ -181,6 +187,7 @@ async fn run(parts: Parts) {
             changed = published.retirements.changed(), if tables_come => {
                 tables_come = changed.is_ok();
                 worker.sweep_pool();
+                worker.series_outdated.set(true);
             }
             changed = live.changed(), if settings_come => {
                 settings_come = changed.is_ok();
@@ -218,6 +225,8 @@ impl Worker {
             signature,
             table: RefCell::new(Held { cache, local }),
             series: RefCell::default(),
+            series_outdated: Cell::new(false),
+            series_pruned: Cell::new(Instant::now()),
             closing_since: Cell::new(None),
             builder: listener::builder(&config),
             balancers: RefCell::new(Balancers::new(index, config.workers)),
@@ -297,6 +306,19 @@ impl Worker {
             client.check(now, &live);
         }
         self.pool.sweep(now, live.upstream_idle_timeout);
+        if self.series_outdated.get() && now - self.series_pruned.get() >= PRUNE {
+            self.prune_series(now);
+        }
+    }
+
+    /// Lets go of the series of clusters that are gone; without it, metrics would grow as long as Services come and go.
+    fn prune_series(&self, now: Instant) {
+        self.series_outdated.set(false);
+        self.series_pruned.set(now);
+        let table = self.table();
+        let lives = |cluster: &ClusterId| table.clusters().find(cluster).is_some();
+        self.series.borrow_mut().retain(|_, series| lives(&series.cluster));
+        self.metrics.retain(lives);
     }
 
     fn sweep_pool(&self) {

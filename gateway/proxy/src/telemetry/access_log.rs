@@ -11,6 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
@@ -65,18 +66,18 @@ impl AccessLogger {
     ///
     /// # Errors
     /// If the thread cannot be started.
-    pub(crate) fn start(output: AccessLogOutput, backlog: usize) -> io::Result<Self> {
+    pub(crate) fn start(output: AccessLogOutput, backlog: usize) -> io::Result<(Self, JoinHandle<()>)> {
         let (queue, entries) = sync_channel(backlog);
         let dropped = Arc::new(AtomicU64::new(0));
         let lost = Arc::clone(&dropped);
-        std::thread::Builder::new().name("access-log".into()).spawn(move || {
+        let writer = std::thread::Builder::new().name("access-log".into()).spawn(move || {
             let output: Box<dyn Write> = match output {
                 AccessLogOutput::Stdout => Box::new(io::stdout()),
                 AccessLogOutput::Writer(writer) => writer,
             };
             write_all(&entries, output, &lost);
         })?;
-        Ok(Self { queue, dropped })
+        Ok((Self { queue, dropped }, writer))
     }
 
     /// Hands an entry to the writer, or counts it as dropped if the writer is behind.
@@ -253,7 +254,8 @@ mod tests {
             }
         }
         let (_release, stuck) = std::sync::mpsc::channel();
-        let logger = AccessLogger::start(AccessLogOutput::Writer(Box::new(Stuck(stuck.into()))), 4).unwrap();
+        let (logger, _writer) =
+            AccessLogger::start(AccessLogOutput::Writer(Box::new(Stuck(stuck.into()))), 4).unwrap();
         for _ in 0..4000 {
             logger.write(entry());
         }

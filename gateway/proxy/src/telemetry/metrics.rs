@@ -122,6 +122,12 @@ impl Shard {
         Series { route: route.clone(), cluster: cluster.clone(), counts, latency }
     }
 
+    /// Keeps the series of these clusters only.
+    pub(crate) fn retain(&self, lives: impl Fn(&ClusterId) -> bool) {
+        locked(&self.series).retain(|(_, cluster), _| lives(cluster));
+        locked(&self.latencies).retain(|cluster, _| lives(cluster));
+    }
+
     /// The series of a listener; the caller keeps it.
     pub(crate) fn listener(&self, id: &ListenerId) -> Arc<ListenerSeries> {
         Arc::clone(locked(&self.listeners).entry(id.clone()).or_default())

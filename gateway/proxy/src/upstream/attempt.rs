@@ -1,10 +1,14 @@
 //! One try to get a response from one endpoint.
+//!
+//! Interim responses (1xx) end here: hyper's server has no way to send one but its own 100 (Continue). A 103 (Early
+//! Hints) is lost, which costs its client time and nothing else; a 101 that nobody asked for is an error.
 
 use std::rc::Rc;
 use std::time::Duration;
 
+use http::header::Entry;
 use http::request::Parts;
-use http::{Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 
@@ -55,10 +59,17 @@ pub(super) async fn attempt(
     replayable: bool,
     fresh: bool,
 ) -> Result<Answered, Broken> {
-    let (mut checkout, parts) = match checkout(exchange, pick, parts, replayable, fresh).await {
+    let (mut checkout, mut parts) = match checkout(exchange, pick, parts, replayable, fresh).await {
         Ok(ready) => ready,
         Err(broken) => return Err(*broken),
     };
+    if let Entry::Vacant(host) = parts.headers.entry(header::HOST) {
+        // Only an HTTP/1.0 client may leave it out; HTTP/1.1 must name one.
+        host.insert(
+            HeaderValue::try_from(pick.endpoint().address().to_string())
+                .expect("an address is a field value"),
+        );
+    }
     let before = checkout.connection.wire.moved();
     exchange.sending();
     let request = Request::from_parts(parts, RequestBody(Rc::clone(exchange)));

@@ -1,0 +1,183 @@
+//! What is tried again, and what never.
+
+use portolan_model::Endpoint;
+
+use crate::harness::{Gateway, Setup, Upstream, Wire, get, nobody, ok, post};
+
+/// (a): nothing was written, so even a POST goes to the next endpoint, with its body.
+#[tokio::test]
+async fn a_refused_connection_costs_nothing_but_time() {
+    let live = Upstream::new().await;
+    let gateway = Gateway::orders(&[nobody().await, nobody().await, live.address]).await;
+    for _ in 0..6 {
+        let mut client = Wire::connect(gateway.edge).await;
+        client.write(&post("/orders/", "body")).await;
+        let mut endpoint = live.accept().await;
+        assert_eq!(endpoint.next_message().await.unwrap().text(), "body");
+        endpoint.write(&ok("", "connection: close\r\n")).await;
+        assert_eq!(client.next_message().await.unwrap().status(), 200);
+    }
+}
+
+#[tokio::test]
+async fn when_nobody_can_be_reached_it_is_502_after_three_attempts() {
+    let gateway = Gateway::orders(&[nobody().await, nobody().await, nobody().await, nobody().await]).await;
+    let mut client = Wire::connect(gateway.edge).await;
+    let answer = client.ask(&get("/orders/")).await;
+    assert_eq!((answer.status(), answer.reason()), (502, "connect_failed"));
+    let line = gateway.logged(|line| line["reason"] == "connect_failed").await;
+    assert_eq!(line["attempts"], 3);
+    gateway.metric_is("portolan_retries_total", 2.0).await;
+}
+
+/// (b): an idempotent request without a body, whose connection died before the first byte of a response.
+#[tokio::test]
+async fn an_idempotent_request_is_tried_again_when_its_connection_dies() {
+    for method in ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"] {
+        let (one, two) = (Upstream::new().await, Upstream::new().await);
+        let gateway = Gateway::orders(&[one.address, two.address]).await;
+        let mut client = Wire::connect(gateway.edge).await;
+        client.write(&format!("{method} /orders/x HTTP/1.1\r\nhost: a\r\n\r\n")).await;
+        let (first, second) = tokio::select! {
+            wire = one.accept() => (wire, &two),
+            wire = two.accept() => (wire, &one),
+        };
+        let mut first = first;
+        let request = first.next_message().await.unwrap();
+        drop(first);
+        let mut second = second.accept().await;
+        assert_eq!(second.next_message().await.unwrap().head, request.head, "{method}");
+        second.write("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+        assert_eq!(client.next_message().await.unwrap().status(), 200, "{method}");
+    }
+}
+
+#[tokio::test]
+async fn what_may_have_been_done_is_never_done_twice() {
+    let requests = [
+        post("/orders/", "body"),
+        "POST /orders/ HTTP/1.1\r\nhost: a\r\n\r\n".to_owned(),
+        "PATCH /orders/ HTTP/1.1\r\nhost: a\r\n\r\n".to_owned(),
+        "PUT /orders/ HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\n\r\nx".to_owned(),
+    ];
+    for request in requests {
+        let (one, two) = (Upstream::new().await, Upstream::new().await);
+        let gateway = Gateway::orders(&[one.address, two.address]).await;
+        let mut client = Wire::connect(gateway.edge).await;
+        client.write(&request).await;
+        let (mut first, other) = tokio::select! {
+            wire = one.accept() => (wire, &two),
+            wire = two.accept() => (wire, &one),
+        };
+        first.next_message().await.unwrap();
+        first.reset();
+        let answer = client.next_message().await.unwrap();
+        assert_eq!((answer.status(), answer.reason()), (502, "upstream_reset"), "{request}");
+        assert!(!other.is_called().await, "{request}");
+    }
+}
+
+#[tokio::test]
+async fn a_response_that_has_begun_is_final() {
+    for (answer, reason) in [
+        ("HTTP/1.1 200", "upstream_reset"),
+        ("HTTP/1.1 200 OK\r\nx: y\r\n", "upstream_reset"),
+        ("SSH-2.0-OpenSSH_9.6\r\n\r\n", "upstream_protocol"),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n", "upstream_protocol"),
+        (
+            "HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
+            "upstream_protocol",
+        ),
+    ] {
+        let (one, two) = (Upstream::new().await, Upstream::new().await);
+        let gateway = Gateway::orders(&[one.address, two.address]).await;
+        let mut client = Wire::connect(gateway.edge).await;
+        client.write(&get("/orders/")).await;
+        let (mut first, other) = tokio::select! {
+            wire = one.accept() => (wire, &two),
+            wire = two.accept() => (wire, &one),
+        };
+        first.next_message().await.unwrap();
+        first.write(answer).await;
+        drop(first);
+        let answered = client.next_message().await.unwrap();
+        assert_eq!((answered.status(), answered.reason()), (502, reason), "{answer}");
+        assert!(!other.is_called().await, "{answer}");
+    }
+}
+
+/// An endpoint that closes idle connections costs no request: GET is tried again, and POST looks before it leaps.
+#[tokio::test]
+async fn a_connection_that_went_stale_costs_no_request() {
+    for request in [get("/orders/"), post("/orders/", "body")] {
+        let upstream = Upstream::new().await;
+        let gateway = Gateway::orders(&[upstream.address]).await;
+        let mut client = Wire::connect(gateway.edge).await;
+        client.write(&request).await;
+        let mut endpoint = upstream.accept().await;
+        endpoint.next_message().await.unwrap();
+        endpoint.write(&ok("", "")).await;
+        assert_eq!(client.next_message().await.unwrap().status(), 200);
+        drop(endpoint);
+
+        client.write(&request).await;
+        let mut endpoint = upstream.accept().await;
+        endpoint.next_message().await.unwrap();
+        endpoint.write(&ok("again", "")).await;
+        assert_eq!(client.next_message().await.unwrap().text(), "again");
+    }
+}
+
+/// Even with one endpoint a GET whose reused connection died is tried again, on a new connection.
+#[tokio::test]
+async fn one_endpoint_is_enough_for_another_attempt() {
+    let upstream = Upstream::new().await;
+    let gateway = Gateway::orders(&[upstream.address]).await;
+    let mut client = Wire::connect(gateway.edge).await;
+    client.write(&get("/orders/")).await;
+    let mut endpoint = upstream.accept().await;
+    endpoint.next_message().await.unwrap();
+    endpoint.write(&ok("", "")).await;
+    client.next_message().await.unwrap();
+    client.write(&get("/orders/")).await;
+    endpoint.next_message().await.unwrap();
+    endpoint.reset();
+    let mut endpoint = upstream.accept().await;
+    endpoint.next_message().await.unwrap();
+    endpoint.write(&ok("again", "")).await;
+    assert_eq!(client.next_message().await.unwrap().text(), "again");
+}
+
+#[tokio::test]
+async fn retries_can_be_turned_off() {
+    let live = Upstream::new().await.answer_all();
+    let mut setup = Setup::new();
+    setup.policy.retry.max_retries = 0;
+    setup.policy.outlier_detection.consecutive_failures = 0;
+    let gateway = setup.service("orders", &[nobody().await, live]).start().await;
+    let mut client = Wire::connect(gateway.edge).await;
+    let mut statuses = Vec::new();
+    for _ in 0..4 {
+        statuses.push(client.ask(&get("/orders/")).await.status());
+    }
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 200, 502, 502]);
+}
+
+/// Every endpoint but one is dead; no request fails, and after a while the dead ones are left out.
+#[tokio::test]
+async fn dead_endpoints_are_ejected() {
+    let live = Upstream::new().await.answer_all();
+    let gateway = Gateway::orders(&[]).await;
+    gateway.set_endpoints(vec![Endpoint::new(nobody().await), Endpoint::new(live)]).await;
+    let mut client = Wire::connect(gateway.edge).await;
+    for _ in 0..20 {
+        assert_eq!(client.ask(&get("/orders/")).await.status(), 200);
+    }
+    gateway.metric_is("portolan_endpoints{state=\"ejected\"}", 1.0).await;
+    let retries = gateway.metric("portolan_retries_total");
+    for _ in 0..20 {
+        assert_eq!(client.ask(&get("/orders/")).await.status(), 200);
+    }
+    assert!(gateway.metric("portolan_retries_total") - retries < 2.0);
+}
