@@ -296,4 +296,17 @@ metadata: {name: shop}
         let reasons: Vec<_> = manifest.findings.iter().map(|it| &*it.reason).collect();
         assert_eq!(reasons, ["UnquotedValue", "UnquotedValue"]);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_panics(text in "[-a-z0-9:{}\\[\\],'\"&*|>!%#~ \n]{0,80}", cut in 0_usize..200) {
+            let whole = "apiVersion: v1\nkind: Service\nmetadata: {name: a, labels: {x: 1}}\nspec:\n  ports:\n  - port: 80\n";
+            let begin = &whole[..cut.min(whole.len())];
+            for text in [text.clone(), begin.to_owned(), format!("{begin}{text}")] {
+                if let Err(unreadable) = read(&text, "d") {
+                    proptest::prop_assert!(!unreadable.why.is_empty(), "{text:?}");
+                }
+            }
+        }
+    }
 }

@@ -216,3 +216,29 @@ fn load_and_check_read_a_folder_once() {
     );
     assert!(load(&dir.path().join("nowhere"), "default").is_err());
 }
+
+#[test]
+fn two_services_that_claim_one_host_or_path_are_named_both() {
+    let dir = TempDir::new().unwrap();
+    let claiming = |annotation: &str, name: &str| {
+        let manifest =
+            manifest(name, "127.0.0.1").replace("{portolan.dev", &format!("{{{annotation}, portolan.dev"));
+        fs::write(dir.path().join(format!("{name}.yaml")), manifest).unwrap();
+    };
+    claiming("portolan.dev/host: shop.example.com", "a");
+    claiming("portolan.dev/host: shop.example.com", "b");
+    claiming("portolan.dev/path: /d", "c");
+    claiming("team: x", "d");
+    let findings = check(dir.path(), &TranslateConfig::files("default")).unwrap();
+    let told: Vec<_> =
+        findings.iter().map(|it| format!("{} {}: {}", it.reason, it.resource, it.field)).collect();
+    assert_eq!(
+        told,
+        [
+            "AlreadyClaimed Service default/b: host shop.example.com",
+            "AlreadyClaimed Service default/d: path /d/**",
+        ]
+    );
+    assert!(findings[0].message.contains("Service default/a"), "{}", findings[0]);
+    assert!(findings[1].message.contains("Service default/c"), "{}", findings[1]);
+}

@@ -706,6 +706,60 @@ fn an_unknown_annotation_is_told_with_the_nearest_one() {
     assert!(!said.findings[1].message.contains("did you mean"), "{}", said.findings[1]);
 }
 
+#[test]
+fn headless_services_are_routed_like_others() {
+    let manifests = service("", "clusterIP: None, ports: [{name: web, port: 80, targetPort: web}]")
+        + &slice(
+            "a",
+            "ports: [{name: web, port: 3000}], endpoints: [{addresses: [10.0.0.1], hostname: orders-0}]",
+        );
+    let said = said(&manifests);
+    assert_eq!(endpoints(&said, "shop/orders:80"), ["10.0.0.1:3000"]);
+    assert_eq!(edge_routes(&said).len(), 1);
+}
+
+#[test]
+fn the_documentation_has_every_annotation_and_no_other() {
+    let text = include_str!("../../../docs/annotations.md");
+    let mut documented: Vec<_> = text
+        .lines()
+        .filter(|line| line.starts_with("### "))
+        .flat_map(|line| line.split('`').filter_map(|part| part.strip_prefix("portolan.dev/")))
+        .collect();
+    documented.sort_unstable();
+    let mut known: Vec<_> = SERVICE_ANNOTATIONS.iter().map(|annotation| annotation.name).collect();
+    // Of EndpointSlices, and as the label of a Namespace.
+    known.extend(["weight", "expose"]);
+    known.sort_unstable();
+    assert_eq!(documented, known);
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_in_an_annotation_panics(name in 0..SERVICE_ANNOTATIONS.len(), value: String, more in "[/*.:a,% 0-9-]{0,12}") {
+        let mut service = event(serde_json::json!({
+            "kind": "Service", "metadata": {"name": "orders", "namespace": "shop", "annotations": {
+                "portolan.dev/expose": "true",
+            }},
+            "spec": {"ports": [{"port": 80}]},
+        }));
+        let ObjectEvent::Service(object) = &mut service else { unreachable!("the kind says so") };
+        for value in [value, more] {
+            let annotations = object.metadata.annotations.get_or_insert_default();
+            annotations.insert(format!("portolan.dev/{}", SERVICE_ANNOTATIONS[name].name), value);
+            let mut index = Index::new();
+            index.apply(ObjectEvent::Service(object.clone()));
+            for route in &index.contribution(&orders(), &config()).unwrap_or_default().routes {
+                for rule in &route.rules {
+                    let path = rule.matches.first().map(|it| &it.path);
+                    let is_sound = |prefix: &str| prefix.starts_with('/') && !prefix.ends_with('/');
+                    proptest::prop_assert!(!matches!(path, Some(PathMatch::Prefix(prefix)) if !is_sound(prefix)));
+                }
+            }
+        }
+    }
+}
+
 // === The index ===
 
 mod index_properties {
