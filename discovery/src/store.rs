@@ -246,8 +246,6 @@ impl Ledger {
         if changed {
             heard.last_change = Some(now);
             self.oldest_change = Some(self.oldest_change.map_or(observed, |oldest| oldest.min(observed)));
-            let earliest = self.last_published.map_or(now, |last| now.max(last + PUBLISH_INTERVAL));
-            self.publish_at.get_or_insert(earliest);
         }
         if self.merge.take_findings_changed() {
             self.findings_at.get_or_insert(now + FINDINGS_DELAY);
@@ -258,6 +256,7 @@ impl Ledger {
     /// channel already, so that what was said together is seen together, but not for long.
     fn publish_what_is_due(&mut self, channel_is_empty: bool) {
         let now = Instant::now();
+        self.schedule(now);
         if self.publish_at.is_some_and(|at| at <= now && (channel_is_empty || at + GATHER_LIMIT <= now)) {
             self.publish_snapshot(now);
         }
@@ -268,9 +267,26 @@ impl Ledger {
         self.publish.metrics.objects.set(i64::try_from(self.merge.objects()).unwrap_or(i64::MAX));
     }
 
+    /// Sets when the changes that no snapshot shows yet are published. The first picture waits for every required source:
+    /// half a picture would answer 404 for what the other half knows.
+    fn schedule(&mut self, now: Instant) {
+        if self.oldest_change.is_some() && (self.generation > 0 || self.is_whole()) {
+            let earliest = self.last_published.map_or(now, |last| now.max(last + PUBLISH_INTERVAL));
+            self.publish_at.get_or_insert(earliest);
+        }
+    }
+
+    /// Whether every required source has said its first full picture.
+    fn is_whole(&self) -> bool {
+        let told = self.publish.statuses.borrow();
+        let mut pairs = told.iter().zip(&self.sources);
+        pairs.all(|(status, heard)| !status.required || heard.state.is_synced(heard.messages))
+    }
+
     fn publish_snapshot(&mut self, now: Instant) {
         self.publish_at = None;
-        let changed_at = self.oldest_change.take();
+        // The first picture shows no change: how long it took says nothing of convergence.
+        let changed_at = self.oldest_change.take().filter(|_| self.generation > 0);
         if let Some(picture) = self.merge.publish() {
             self.last_published = Some(now);
             self.send(picture, changed_at);
@@ -284,6 +300,11 @@ impl Ledger {
         let snapshot = Snapshot { generation: self.generation, changed_at, listeners, routes, clusters };
         self.publish.snapshots.send_replace(Arc::new(snapshot));
         self.publish.metrics.published(self.generation);
+        if self.generation == 1 {
+            // With the first picture everything there is to say of it.
+            self.findings_at = None;
+            self.publish_findings();
+        }
     }
 
     fn publish_findings(&self) {

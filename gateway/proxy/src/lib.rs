@@ -31,6 +31,6 @@ mod worker;
 pub use config::{AccessLog, LiveConfig, ProxyConfig};
 pub use drain::DrainReport;
 pub use error::{Failure, Reason};
-pub use listener::{ListenerState, ListenerStatus};
-pub use proxy::Proxy;
+pub use listener::{ListenerState, ListenerStatus, probe};
+pub use proxy::{Proxy, ProxyView};
 pub use telemetry::AccessLogOutput;

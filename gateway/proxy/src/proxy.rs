@@ -27,7 +27,7 @@ const COMMANDS: usize = 16;
 
 /// A running proxy. Dropped, it ends at once; [`Proxy::drain`] ends it well.
 pub struct Proxy {
-    published: Published,
+    view: ProxyView,
     workers: Vec<mpsc::Sender<Command>>,
     threads: Vec<thread::JoinHandle<()>>,
     /// Ends when the workers have ended and everything is written.
@@ -36,9 +36,50 @@ pub struct Proxy {
     tasks: JoinSet<()>,
     /// Ends first, so that no socket is opened any more.
     reconciler: JoinSet<()>,
+}
+
+/// What can be seen of a proxy. Clones look at the same one.
+#[derive(Debug, Clone)]
+pub struct ProxyView {
+    published: Published,
     findings: watch::Receiver<Arc<Vec<Finding>>>,
     listeners: watch::Receiver<Arc<Vec<ListenerStatus>>>,
     publishing: watch::Receiver<u64>,
+}
+
+impl std::ops::Deref for Proxy {
+    type Target = ProxyView;
+
+    fn deref(&self) -> &ProxyView {
+        &self.view
+    }
+}
+
+impl ProxyView {
+    /// What could not be honoured in the snapshot: by the table, and by the listeners.
+    pub fn findings(&self) -> watch::Receiver<Arc<Vec<Finding>>> {
+        self.findings.clone()
+    }
+
+    /// How each listener of the snapshot stands. Empty until the first snapshot that has some has been tried.
+    pub fn listeners(&self) -> watch::Receiver<Arc<Vec<ListenerStatus>>> {
+        self.listeners.clone()
+    }
+
+    /// The table in use.
+    pub fn table(&self) -> Arc<RoutingTable> {
+        self.published.table.load_full()
+    }
+
+    /// What would become of a request.
+    pub fn explain(&self, question: &Question) -> Explanation {
+        self.table().explain(question, Instant::now())
+    }
+
+    /// The newest generation of the table that every worker can use.
+    pub fn publishing(&self) -> watch::Receiver<u64> {
+        self.publishing.clone()
+    }
 }
 
 impl Proxy {
@@ -96,42 +137,13 @@ impl Proxy {
         tasks.spawn(Prober::new(published.clone()).run());
         let (all_findings, findings) = watch::channel(Arc::default());
         tasks.spawn(join_findings(published.findings.clone(), listener_findings_seen, all_findings));
-        Ok(Self {
-            published,
-            workers,
-            threads,
-            log_writer,
-            tasks,
-            reconciler,
-            findings,
-            listeners,
-            publishing: publishing_seen,
-        })
+        let view = ProxyView { published, findings, listeners, publishing: publishing_seen };
+        Ok(Self { view, workers, threads, log_writer, tasks, reconciler })
     }
 
-    /// What could not be honoured in the snapshot: by the table, and by the listeners.
-    pub fn findings(&self) -> watch::Receiver<Arc<Vec<Finding>>> {
-        self.findings.clone()
-    }
-
-    /// How each listener of the snapshot stands. Empty until the first snapshot that has some has been tried.
-    pub fn listeners(&self) -> watch::Receiver<Arc<Vec<ListenerStatus>>> {
-        self.listeners.clone()
-    }
-
-    /// The table in use.
-    pub fn table(&self) -> Arc<RoutingTable> {
-        self.published.table.load_full()
-    }
-
-    /// What would become of a request.
-    pub fn explain(&self, question: &Question) -> Explanation {
-        self.table().explain(question, Instant::now())
-    }
-
-    /// The newest generation of the table that every worker can use.
-    pub fn publishing(&self) -> watch::Receiver<u64> {
-        self.publishing.clone()
+    /// What can be seen of it, for the admin pages; it may outlive the proxy.
+    pub fn view(&self) -> ProxyView {
+        self.view.clone()
     }
 
     /// Ends the proxy and loses no request, where that is possible:
@@ -251,7 +263,7 @@ impl fmt::Debug for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Proxy")
             .field("workers", &self.workers.len())
-            .field("publishing", &*self.publishing.borrow())
+            .field("publishing", &*self.view.publishing.borrow())
             .finish_non_exhaustive()
     }
 }

@@ -14,9 +14,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 /// # Errors
 /// If somebody listens on the address already (`AddrInUse`), or it may not or cannot be bound.
 pub(super) fn bind(address: SocketAddr, workers: usize, backlog: u32) -> io::Result<Vec<TcpListener>> {
-    if address.port() != 0 {
-        drop(socket(address, false)?);
-    }
+    probe(address)?;
     let first = listening(address, backlog)?;
     let address = first.local_addr()?;
     let mut sockets = vec![first];
@@ -24,6 +22,17 @@ pub(super) fn bind(address: SocketAddr, workers: usize, backlog: u32) -> io::Res
         sockets.push(listening(address, backlog)?);
     }
     Ok(sockets)
+}
+
+/// Finds out whether the address could be bound now, without doing so.
+///
+/// # Errors
+/// If somebody listens on the address already (`AddrInUse`), or it may not or cannot be bound.
+pub fn probe(address: SocketAddr) -> io::Result<()> {
+    if address.port() != 0 {
+        drop(socket(address, false)?);
+    }
+    Ok(())
 }
 
 fn listening(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {

@@ -8,6 +8,7 @@ mod connection;
 mod reconcile;
 
 pub(crate) use accept::{Listening, accept};
+pub use bind::probe;
 pub(crate) use client::Client;
 pub(crate) use connection::{Builder, builder};
 pub(crate) use reconcile::Reconciler;

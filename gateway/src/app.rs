@@ -1,0 +1,166 @@
+//! The gateway put together: a table of contents of the process.
+//!
+//! Order of start: log, sockets of the pages, sources and store, settings followed, data path once the first full
+//! picture is there. Order of the end: readiness fails, the data path drains, everything else ends with the process.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, ensure};
+use portolan_discovery::Discovered;
+use portolan_model::Role;
+use portolan_proxy::{Proxy, ProxyConfig};
+use prometheus::Registry;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::{self, Token, View};
+use crate::live::{self, Live, Said};
+use crate::origin::Origin;
+use crate::settings::{LogFormat, Settings};
+use crate::translated;
+
+/// Runs a gateway until it is told to stop.
+pub(crate) fn run(settings: Settings, said: Said) -> anyhow::Result<ExitCode> {
+    start_log(&settings)?;
+    control_runtime()?.block_on(async {
+        let gateway = Gateway::start(settings, said).await?;
+        stop_signal().await;
+        gateway.drain().await;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// The runtime of everything but requests.
+pub(crate) fn control_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .context("the control runtime cannot start")
+}
+
+/// Starts the log on standard error. Once a process.
+pub(crate) fn start_log(settings: &Settings) -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_new(&settings.log)
+        .with_context(|| format!("--log {:?} is neither a level nor a list of directives", settings.log))?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match settings.log_format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+    Ok(())
+}
+
+/// Waits for SIGTERM or an interrupt.
+pub(crate) async fn stop_signal() {
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::error!("signals cannot be received; only SIGKILL will end this process");
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+/// A running gateway.
+#[derive(Debug)]
+pub(crate) struct Gateway {
+    proxy: Proxy,
+    view: Arc<View>,
+    live: Live,
+    draining: watch::Sender<bool>,
+    shutdown: CancellationToken,
+}
+
+impl Gateway {
+    /// Starts everything; what can be wrong with this machine is found here.
+    pub(crate) async fn start(settings: Settings, said: Said) -> anyhow::Result<Self> {
+        let token = admin_token(&settings)?;
+        let registry = Registry::new();
+        let origin = Origin::choose(&settings, &registry).await?;
+        let status = admin::bind("status", settings.status).await?;
+        let admin = admin::bind("admin", settings.admin).await?;
+        probe_listeners(&settings)?;
+        let live = live::follow(settings.clone(), said, origin.config_map(&settings));
+        let discovered = origin.discover(&settings, &live, &registry).await?;
+        let proxy = data_path(&settings, &live, &discovered, &registry)?;
+        let (draining, is_draining) = watch::channel(false);
+        let view = Arc::new(View {
+            discovered,
+            proxy: proxy.view(),
+            registry,
+            setting_findings: live.findings.clone(),
+            draining: is_draining,
+        });
+        let shutdown = CancellationToken::new();
+        origin.report(&settings, &view, &shutdown)?;
+        admin::serve_status(status, Arc::clone(&view));
+        admin::serve_admin(admin, Arc::clone(&view), token);
+        Ok(Self { proxy, view, live, draining, shutdown })
+    }
+
+    /// Waits until requests are served on the first full picture.
+    pub(crate) async fn ready(&self) {
+        self.view.discovered.clone().ready().await;
+        // The sender lives as long as the proxy, which lives as long as this.
+        drop(self.proxy.publishing().wait_for(|generation| *generation > 0).await);
+    }
+
+    /// Lets requests finish; another signal to stop cuts that short.
+    pub(crate) async fn drain(self) {
+        self.draining.send_replace(true);
+        self.shutdown.cancel();
+        let (delay, timeout) = {
+            let settings = self.live.settings.borrow();
+            (settings.drain_delay, settings.drain_timeout)
+        };
+        tracing::info!(
+            ?delay,
+            ?timeout,
+            "draining: readiness fails, connections are still accepted for the delay"
+        );
+        let report = self.proxy.drain(delay, timeout, stop_signal()).await;
+        tracing::info!(?report, "drained");
+    }
+}
+
+/// The sockets themselves are opened once there is a table to serve; a port that is taken is told before.
+fn probe_listeners(settings: &Settings) -> anyhow::Result<()> {
+    for listener in translated::listeners(settings) {
+        let (flag, bind) = match listener.role {
+            Role::Edge => ("listen", listener.bind),
+            Role::Cluster => ("listen-cluster", listener.bind),
+        };
+        portolan_proxy::probe(bind).with_context(|| {
+            format!("--{flag} {bind} cannot be bound: is another process on that port? Choose another with --{flag}")
+        })?;
+    }
+    Ok(())
+}
+
+fn admin_token(settings: &Settings) -> anyhow::Result<Option<Token>> {
+    ensure!(
+        settings.admin_is_local() || settings.admin_token_file.is_some(),
+        "--admin {} can be reached from other machines: name a file with a token by --admin-token-file, or choose a \
+         loopback address",
+        settings.admin
+    );
+    settings.admin_token_file.as_deref().map(Token::read).transpose()
+}
+
+fn data_path(
+    settings: &Settings,
+    live: &Live,
+    discovered: &Discovered,
+    registry: &Registry,
+) -> anyhow::Result<Proxy> {
+    let config: ProxyConfig = translated::proxy_config(settings);
+    let live = live.map(translated::live_config);
+    Proxy::start(config, live, discovered.snapshots.clone(), registry).context("the data path cannot start")
+}

@@ -1,0 +1,186 @@
+//! Where this gateway's objects come from: a Kubernetes cluster or a folder of manifests.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use portolan_discovery::file::FileSource;
+use portolan_discovery::kube::events::{EventSettings, EventWriter};
+use portolan_discovery::kube::lease::{Election, LeaseSettings};
+use portolan_discovery::kube::{
+    self, ConnectOptions, Connected, KubernetesSettings, KubernetesSource, Namespaces, WatchMetrics,
+};
+use portolan_discovery::{Discovered, Sink, Source, Store};
+use portolan_model::{Contribution, ResourceRef};
+use prometheus::Registry;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::View;
+use crate::live::{Followed, Live};
+use crate::settings::{Name, Settings};
+use crate::translated;
+
+/// The key of the ConfigMap that holds the settings.
+const CONFIG_KEY: &str = "portolan.yaml";
+
+/// Where objects come from, found and reachable as far as that can be told without asking.
+#[derive(Debug)]
+pub(crate) enum Origin {
+    /// A folder of manifests.
+    Files(PathBuf),
+    /// A Kubernetes cluster.
+    Kubernetes {
+        /// The client, and the namespace that counts as our own.
+        connected: Connected,
+        /// The metrics of every watch.
+        metrics: WatchMetrics,
+    },
+}
+
+impl Origin {
+    /// The origin that the settings ask for.
+    pub(crate) async fn choose(settings: &Settings, registry: &Registry) -> anyhow::Result<Self> {
+        if let Some(folder) = &settings.files {
+            anyhow::ensure!(folder.is_dir(), "--files {}: there is no such folder", folder.display());
+            return Ok(Self::Files(folder.clone()));
+        }
+        let options = ConnectOptions { kubeconfig: settings.kubeconfig.clone(), context: None };
+        let mut connected = kube::connect(&options).await?;
+        if let Some(namespace) = crate::variable("POD_NAMESPACE") {
+            connected.namespace = namespace;
+        }
+        tracing::info!(
+            origin = connected.origin,
+            namespace = connected.namespace,
+            "using a Kubernetes cluster"
+        );
+        let metrics =
+            WatchMetrics::register(registry).context("the metrics of watches have names of their own")?;
+        Ok(Self::Kubernetes { connected, metrics })
+    }
+
+    /// The namespace that counts as our own.
+    fn namespace(&self) -> &str {
+        match self {
+            Self::Files(_) => "default",
+            Self::Kubernetes { connected, .. } => &connected.namespace,
+        }
+    }
+
+    /// The ConfigMap with live settings, where there is one.
+    pub(crate) fn config_map(&self, settings: &Settings) -> Option<Followed> {
+        let Self::Kubernetes { connected, metrics } = self else { return None };
+        let Name(name) = settings.config_map.as_ref()?;
+        let map = ResourceRef::new("ConfigMap", &*connected.namespace, &**name);
+        let texts = kube::config_map::follow(
+            connected.client.clone(),
+            &connected.namespace,
+            name,
+            CONFIG_KEY,
+            metrics,
+        );
+        Some(Followed { map, texts })
+    }
+
+    /// Starts the store and the sources that speak to it.
+    pub(crate) async fn discover(
+        &self,
+        settings: &Settings,
+        live: &Live,
+        registry: &Registry,
+    ) -> anyhow::Result<Discovered> {
+        let mut store = Store::new();
+        store.register(registry).context("the metrics of the store have names of their own")?;
+        listeners(settings, store.sink("settings", true));
+        let sink = store.sink(self.name(), true);
+        let discovered = store.subscribe();
+        tokio::spawn(store.run());
+        match self {
+            Self::Files(folder) => {
+                let namespace = settings.default_namespace(self.namespace());
+                let config = live.map(move |settings| translated::for_files(settings, &namespace));
+                spawn(FileSource::new(folder, config), sink);
+            }
+            Self::Kubernetes { connected, metrics } => {
+                spawn(kubernetes(connected, settings, live, metrics.clone()).await, sink);
+            }
+        }
+        Ok(discovered)
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Files(_) => "files",
+            Self::Kubernetes { .. } => "kubernetes",
+        }
+    }
+
+    /// Writes findings as Events where there is a Kubernetes cluster to write them to.
+    pub(crate) fn report(
+        &self,
+        settings: &Settings,
+        view: &View,
+        shutdown: &CancellationToken,
+    ) -> anyhow::Result<()> {
+        let Self::Kubernetes { connected, .. } = self else { return Ok(()) };
+        if !settings.events {
+            return Ok(());
+        }
+        let identity =
+            crate::variable("POD_NAME").unwrap_or_else(|| format!("portolan-{}", std::process::id()));
+        let lease = LeaseSettings::new(&connected.namespace, "portolan", &identity);
+        let (election, holding) = Election::new(connected.client.clone(), lease);
+        tokio::spawn(election.run(shutdown.clone()));
+        let (client, events) = (connected.client.clone(), EventSettings::new(identity));
+        let writer = EventWriter::new(client, events, view.finding_sources(), holding, &view.registry)
+            .context("the metrics of Events have names of their own")?;
+        tokio::spawn(writer.run());
+        Ok(())
+    }
+}
+
+async fn kubernetes(
+    connected: &Connected,
+    settings: &Settings,
+    live: &Live,
+    metrics: WatchMetrics,
+) -> KubernetesSource {
+    let zone = match (&settings.zone, settings.node_name()) {
+        (Some(zone), _) => Some(zone.clone()),
+        (None, Some(node)) => kube::node::zone(&connected.client, &node).await,
+        (None, None) => None,
+    };
+    let namespace = settings.default_namespace(&connected.namespace);
+    let config = live.map(move |settings| translated::for_kubernetes(settings, &namespace, zone.as_deref()));
+    let namespaces = match (settings.all_namespaces, &settings.namespaces[..]) {
+        (true, _) => Namespaces::All,
+        (false, []) => Namespaces::These(vec![connected.namespace.clone()]),
+        (false, names) => Namespaces::These(names.iter().map(|Name(name)| name.clone()).collect()),
+    };
+    let settings = KubernetesSettings::new(namespaces);
+    KubernetesSource::new(connected.client.clone(), settings, config, metrics)
+}
+
+fn spawn(source: impl Source, sink: Sink) {
+    tokio::spawn(async move {
+        let name = source.name();
+        if let Err(error) = source.run(sink).await {
+            tracing::error!(
+                source = name,
+                error = format!("{error:#}"),
+                "a source ended; what it said stays in force"
+            );
+        }
+    });
+}
+
+/// The listeners of the settings, said once.
+fn listeners(settings: &Settings, sink: Sink) {
+    let listeners = translated::listeners(settings);
+    tokio::spawn(async move {
+        let contribution = Contribution { listeners, ..Contribution::default() };
+        sink.upsert(ResourceRef::new("Setting", "", "listen"), contribution, Instant::now()).await;
+        sink.fresh(true);
+        sink.synced();
+    });
+}
