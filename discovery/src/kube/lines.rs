@@ -3,7 +3,7 @@
 use http_body_util::BodyExt;
 use kube::client::Body;
 
-use super::request::{Failure, causes};
+use super::request::{Failure, unreachable};
 
 /// The longest line. etcd holds objects of 1.5 MB; twice that and room for escapes.
 const MAX_LINE: usize = 8 << 20;
@@ -41,7 +41,7 @@ impl Lines {
             }
             match self.body.frame().await {
                 None => return Ok(None),
-                Some(Err(error)) => return Err(Failure::Unreachable(causes(&error))),
+                Some(Err(error)) => return Err(unreachable(&error)),
                 Some(Ok(frame)) => self.buffer.extend_from_slice(frame.data_ref().map_or(&[], |data| data)),
             }
         }

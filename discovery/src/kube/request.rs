@@ -98,9 +98,7 @@ pub(crate) async fn send(
 ) -> Result<Response<Body>, Failure> {
     let deadline = Instant::now() + limit;
     let answer = timeout_at(deadline, client.send(request.map(Body::from))).await;
-    let response = answer
-        .map_err(|_| Failure::TimedOut(limit))?
-        .map_err(|error| Failure::Unreachable(causes(&error)))?;
+    let response = answer.map_err(|_| Failure::TimedOut(limit))?.map_err(|error| unreachable(&error))?;
     if response.status().is_success() {
         return Ok(response);
     }
@@ -144,7 +142,7 @@ pub(crate) fn from_status(status: &kube::core::Status) -> Failure {
 async fn read(mut body: Body) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| Failure::Unreachable(causes(&error)))?;
+        let frame = frame.map_err(|error| unreachable(&error))?;
         if let Some(data) = frame.data_ref() {
             if bytes.len() + data.len() > MAX_ANSWER {
                 return Err(Failure::Garbled(format!("it is larger than {MAX_ANSWER} bytes")));
@@ -153,6 +151,15 @@ async fn read(mut body: Body) -> Result<Vec<u8>, Failure> {
         }
     }
     Ok(bytes)
+}
+
+/// The failure that an error of the client stands for.
+pub(crate) fn unreachable(error: &kube::Error) -> Failure {
+    // The client's own word in front ("ServiceError") says nothing to whoever reads it.
+    Failure::Unreachable(match error {
+        kube::Error::Service(inner) => causes(inner.as_ref()),
+        other => causes(other),
+    })
 }
 
 fn answered(status: StatusCode, body: &[u8], retry_after: Option<Duration>) -> Failure {

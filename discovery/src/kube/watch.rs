@@ -146,6 +146,8 @@ pub(crate) struct Watch<K, O> {
     /// Whether the next picture is asked for as a streaming list.
     streaming: Streaming,
     listening: bool,
+    /// The sort of the last failure, while it lasts.
+    trouble: Option<&'static str>,
     kind: PhantomData<fn() -> K>,
 }
 
@@ -198,6 +200,7 @@ where
             known: BTreeSet::new(),
             streaming: Streaming::Try,
             listening: false,
+            trouble: None,
             kind: PhantomData,
         }
     }
@@ -233,6 +236,7 @@ where
         };
         if !self.listening {
             self.listening = true;
+            self.trouble = None;
             self.metrics.listening();
             self.observer.report(Report::Listening, Instant::now()).await?;
             info!("watch is open");
@@ -405,10 +409,11 @@ where
         if failure.is_gone() {
             self.version = None;
         }
-        if failure.is_denied() {
-            warn!(%failure, ?wait, "watch is denied");
+        // Once for each sort of trouble; what repeats is for those who look closer.
+        if self.trouble.replace(failure.label()) == Some(failure.label()) {
+            debug!(%failure, ?wait, "watch failed again");
         } else {
-            debug!(%failure, ?wait, "watch failed");
+            warn!(%failure, ?wait, "watch failed, it is tried again");
         }
         self.listening = false;
         self.metrics.lost(&failure);

@@ -1,10 +1,11 @@
 //! Rights that are missing, or are taken away.
 
+use portolan_discovery::kube::{Namespaces, node};
 use portolan_model::Severity;
+use serde_json::json;
 
 use crate::api_server::{ApiServer, Ask, Fault, NAMESPACES, SERVICES, SLICES, namespace, service, slice};
 use crate::gateway::Gateway;
-use portolan_discovery::kube::Namespaces;
 
 const READS: [Ask; 3] = [Ask::List, Ask::StreamingList, Ask::Watch];
 const FORBIDDEN: Fault =
@@ -76,4 +77,18 @@ async fn a_right_that_is_lost_later_changes_freshness_only() {
     assert!(finding.message.contains("serves on"), "{finding}");
     assert!(gateway.is_ready());
     gateway.serves("orders", &["10.1.0.1:8080"]).await;
+}
+
+#[tokio::test]
+async fn the_zone_of_a_node_is_read_if_it_may_be() {
+    const NODES: &str = "/api/v1/nodes";
+    let server = ApiServer::start().await;
+    let labels = json!({"topology.kubernetes.io/zone": "eu-1a"});
+    server.put(NODES, json!({"metadata": {"name": "n1", "labels": labels}}));
+    server.put(NODES, json!({"metadata": {"name": "n2"}}));
+    assert_eq!(node::zone(&server.client(), "n1").await.as_deref(), Some("eu-1a"));
+    assert_eq!(node::zone(&server.client(), "n2").await, None);
+    assert_eq!(node::zone(&server.client(), "n3").await, None);
+    server.fail(NODES, &[Ask::Get], FORBIDDEN);
+    assert_eq!(node::zone(&server.client(), "n1").await, None);
 }
