@@ -364,12 +364,7 @@ where
             let Some(line) = next.map_err(|_| Failure::TimedOut(observed - started))?? else { return Ok(()) };
             let report = match decode_line(&self.target.kind, line)? {
                 Line::Blank => continue,
-                Line::Failed(failure) => {
-                    if failure.is_gone() {
-                        self.version = None;
-                    }
-                    return Err(failure.into());
-                }
+                Line::Failed(failure) => return Err(failure.into()),
                 Line::Bookmark { version, .. } => {
                     self.heard("bookmark", version);
                     None
