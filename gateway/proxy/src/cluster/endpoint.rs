@@ -272,3 +272,37 @@ impl Endpoint {
         self.0.retired.store(true, Release);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_is_one_padded_block() {
+        assert_eq!(
+            size_of::<Endpoint>(),
+            size_of::<CachePadded<u8>>(),
+            "a hundred thousand of them are held"
+        );
+    }
+
+    #[test]
+    fn a_token_tells_endpoints_apart_and_is_the_same_for_the_same_one() {
+        let token = |cluster: &str, address: &str, uid: Option<&str>| {
+            let key = EndpointKey { address: address.parse().unwrap(), uid: uid.map(Into::into) };
+            Endpoint::new(&ClusterId::new("shop", cluster, 80), key, Instant::now()).affinity_token()
+        };
+        let first = token("orders", "10.0.0.1:80", Some("a"));
+        assert_eq!(first, token("orders", "10.0.0.1:80", Some("a")));
+        assert_eq!(first, "f6897bb29aa5bc67", "it outlives restarts and releases");
+        for other in [
+            token("billing", "10.0.0.1:80", Some("a")),
+            token("orders", "10.0.0.2:80", Some("a")),
+            token("orders", "10.0.0.1:81", Some("a")),
+            token("orders", "10.0.0.1:80", Some("b")),
+            token("orders", "10.0.0.1:80", None),
+        ] {
+            assert_ne!(first, other);
+        }
+    }
+}

@@ -6,7 +6,7 @@
 //! healthy again; other than with passive ejection any number of endpoints may fail.
 //!
 //! Checks are spread: the first comes at a random moment within the interval, later ones an interval (give or take a
-//! tenth) after the start of the one before. At most [`MOST_AT_ONCE`] run at a time; beyond that they come late.
+//! tenth) after the start of the one before. At most 128 run at a time; beyond that they come late.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -24,7 +24,7 @@ use super::check::Question;
 use crate::cluster::{Cluster, ClusterState, Endpoint};
 use crate::table::Published;
 
-/// So many checks run at a time.
+/// So many checks run at a time; the others wait, which bounds sockets and memory.
 const MOST_AT_ONCE: usize = 128;
 
 /// Checks the endpoints of every cluster whose policy asks for it.

@@ -94,6 +94,54 @@ fn a_swap_keeps_the_cursor() {
 }
 
 #[test]
+fn a_swap_is_seen_by_the_next_pick() {
+    let cluster = cluster_of(2, ClusterPolicy::default());
+    let mut one = Balancers::new(0, 1);
+    assert!(number(&pick(&mut one, &cluster).unwrap()) <= 2);
+    change(&cluster, [said(3)]);
+    assert_eq!(number(&pick(&mut one, &cluster).unwrap()), 3);
+    change(&cluster, []);
+    assert_eq!(pick(&mut one, &cluster).unwrap_err(), NoEndpoint::Empty);
+    change(&cluster, [weighted(4, 3), weighted(5, 1)]);
+    let counts = spread(std::slice::from_mut(&mut one), &cluster, 400);
+    assert_eq!(counts.into_iter().collect::<Vec<_>>(), [(4, 300), (5, 100)]);
+}
+
+/// Workers pick, answer and cancel while endpoints come, go and fail.
+#[test]
+fn nothing_is_lost_when_workers_and_swaps_race() {
+    let cluster = cluster_of(8, policy(Balancing::LeastConnection));
+    let mut everyone = cluster.state().endpoints.to_vec();
+    let workers = (0..3).map(|worker| {
+        let cluster = Arc::clone(&cluster);
+        std::thread::spawn(move || {
+            let mut own = Balancers::new(worker, 3);
+            for step in 0..5000 {
+                let Ok(mut pick) = pick(&mut own, &cluster) else { continue };
+                match step % 3 {
+                    0 => pick.record(crate::cluster::Outcome::Reset),
+                    1 => pick.record(crate::cluster::Outcome::Answered(http::StatusCode::OK)),
+                    _ => drop(pick),
+                }
+            }
+            own
+        })
+    });
+    let workers = workers.collect::<Vec<_>>();
+    for step in 0..500_u32 {
+        change(&cluster, (1..=8).filter(|number| (step >> (number % 8)) & 1 == 0).map(said));
+        everyone.extend(cluster.state().endpoints.iter().map(Arc::clone));
+    }
+    change(&cluster, (1..=8).map(said));
+    let mut all = workers.into_iter().map(|worker| worker.join().unwrap()).collect::<Vec<_>>();
+    assert!(everyone.iter().all(|endpoint| endpoint.in_flight() == 0));
+    let present = cluster.state().endpoints.iter().map(|endpoint| endpoint.id()).collect::<Vec<_>>();
+    for own in &mut all {
+        assert!(present.contains(&pick(own, &cluster).unwrap().endpoint().id()));
+    }
+}
+
+#[test]
 fn least_connection_prefers_the_least_loaded_over_all_workers() {
     let cluster = cluster_of(4, policy(Balancing::LeastConnection));
     let mut all = workers(2);
