@@ -96,6 +96,7 @@ fn find<'a>(
     let view = RequestView {
         host: target.host(),
         port: target.port,
+        named_only: target.is_absolute,
         method: &parts.method,
         path: parts.uri.path(),
         query: parts.uri.query(),

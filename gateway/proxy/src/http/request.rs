@@ -27,6 +27,9 @@ pub(crate) struct Target {
     host: Host,
     /// The port in the authority.
     pub(crate) port: Option<u16>,
+    /// Whether the target came in absolute form: it was meant for the host that it names, with this gateway as the
+    /// proxy on the way.
+    pub(crate) is_absolute: bool,
 }
 
 #[derive(Debug)]
@@ -128,17 +131,19 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
 }
 
 /// The one authority that the request names, as `Host` in the head; the target is in origin form afterwards.
-fn authority(parts: &mut Parts, role: Role) -> Result<Option<HeaderValue>, Failure> {
+/// Also, whether the target came in absolute form.
+fn authority(parts: &mut Parts, role: Role) -> Result<(Option<HeaderValue>, bool), Failure> {
     let host = single(&parts.headers, &header::HOST)?.cloned();
     if parts.uri.authority().is_none() {
         return match host {
             None if parts.version == Version::HTTP_11 => Err(bad("the request has no Host")),
-            host => Ok(host),
+            host => Ok((host, false)),
         };
     }
     let uri = std::mem::take(&mut parts.uri).into_parts();
     let named = uri.authority.ok_or_else(|| bad("the request target names no authority"))?;
-    if parts.version != Version::HTTP_2 {
+    let is_absolute = parts.version != Version::HTTP_2;
+    if is_absolute {
         absolute_form(role, uri.scheme.as_ref())?;
     } else if let Some(host) = &host
         && !host.as_bytes().eq_ignore_ascii_case(named.as_str().as_bytes())
@@ -149,7 +154,7 @@ fn authority(parts: &mut Parts, role: Role) -> Result<Option<HeaderValue>, Failu
     let named = value_of(&named)?;
     // RFC 9112 section 3.2.2: the Host of an absolute-form request is ignored and made anew from the target.
     parts.headers.insert(header::HOST, named.clone());
-    Ok(Some(named))
+    Ok((Some(named), is_absolute))
 }
 
 fn absolute_form(role: Role, scheme: Option<&Scheme>) -> Result<(), Failure> {
@@ -183,9 +188,9 @@ fn value_of(authority: &Authority) -> Result<HeaderValue, Failure> {
     HeaderValue::from_str(authority.as_str()).map_err(|_| bad("the authority is not valid"))
 }
 
-fn target(authority: Option<HeaderValue>) -> Result<Target, Failure> {
+fn target((authority, is_absolute): (Option<HeaderValue>, bool)) -> Result<Target, Failure> {
     let Some(authority) = authority else {
-        return Ok(Target { authority: None, host: Host::AsSent(0), port: None });
+        return Ok(Target { authority: None, host: Host::AsSent(0), port: None, is_absolute });
     };
     let text = authority.to_str().map_err(|_| bad("the host is not valid"))?;
     let (host, port) = split(text).ok_or_else(|| bad("the host is not valid"))?;
@@ -194,7 +199,7 @@ fn target(authority: Option<HeaderValue>) -> Result<Target, Failure> {
     } else {
         Host::AsSent(host.len())
     };
-    Ok(Target { authority: Some(authority), host, port })
+    Ok(Target { authority: Some(authority), host, port, is_absolute })
 }
 
 /// Splits `host[:port]`, the host without its trailing dot. `None` if it is not valid.

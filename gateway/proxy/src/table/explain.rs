@@ -197,6 +197,7 @@ impl Question {
     /// The question as the table sees a request.
     pub fn view(&self) -> RequestView<'_> {
         RequestView {
+            named_only: false,
             host: self.host.as_deref(),
             port: self.port,
             method: &self.method,

@@ -77,7 +77,9 @@ impl HostIndex {
                 return Err(NoMatch::UnknownPort);
             }
         }
-        self.any.find(request, &mut best);
+        if !request.named_only {
+            self.any.find(request, &mut best);
+        }
         best.ok_or(NoMatch::NoRoute)
     }
 

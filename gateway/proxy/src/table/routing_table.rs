@@ -36,6 +36,9 @@ pub struct RequestView<'a> {
     pub host: Option<&'a str>,
     /// The authority's port, where it names one.
     pub port: Option<u16>,
+    /// Whether only routes that name the request's host may answer: its target came in absolute form, so it was meant
+    /// for that host and not for whatever this gateway has at the path.
+    pub named_only: bool,
     /// The method.
     pub method: &'a Method,
     /// The path, as it came.

@@ -115,6 +115,7 @@ fn get(url: &str) -> Asked {
 impl Asked {
     fn view(&self) -> RequestView<'_> {
         RequestView {
+            named_only: false,
             host: self.host.as_deref(),
             port: self.port,
             method: &self.method,

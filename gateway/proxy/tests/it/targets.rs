@@ -32,6 +32,8 @@ async fn every_refusal_has_its_status_and_reason_and_dials_nothing() {
         (edge, host("GET http://orders/"), 404, "target_form"),
         (edge, host(&format!("GET http://{}/", upstream.address)), 404, "target_form"),
         (cluster, host(&format!("GET http://{}/", upstream.address)), 404, "no_route"),
+        // A path of ours, but meant for another host: this is no open proxy, and no gateway for it either.
+        (cluster, host("GET http://elsewhere/orders/"), 404, "no_route"),
         (cluster, host("GET http://orders:81/"), 404, "unknown_port"),
         (cluster, "GET / HTTP/1.1\r\nhost: orders:81\r\n\r\n".into(), 404, "unknown_port"),
         (cluster, host("GET https://orders/"), 400, "bad_request"),

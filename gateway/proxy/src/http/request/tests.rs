@@ -28,14 +28,14 @@ fn hosts_are_read_strictly() {
         ("under_score.svc", "under_score.svc", None),
     ];
     for (text, host, port) in sound {
-        let target = target(Some(HeaderValue::from_str(text).unwrap())).unwrap();
+        let target = target((Some(HeaderValue::from_str(text).unwrap()), false)).unwrap();
         assert_eq!((target.host(), target.port), (Some(host), port), "{text}");
     }
     for text in [
         "", ".", "..", "a..b", ":80", "a:b", "a:99999", "a:0", "a:-1", "u@a", "a/b", "a b", "[::1", "[::1]x",
         "[a]", "a,b", "a\\b", "%61", "a?b", "a#b", "a:80:80", ".a",
     ] {
-        assert!(target(Some(HeaderValue::from_str(text).unwrap())).is_err(), "{text:?}");
+        assert!(target((Some(HeaderValue::from_str(text).unwrap()), false)).is_err(), "{text:?}");
     }
 }
 
