@@ -9,7 +9,7 @@ WORKDIR /build
 # proc macros and build scripts, because every build below names its target.
 ENV RUSTFLAGS="-C target-feature=+crt-static" \
     CARGO_PROFILE_RELEASE_DEBUG=none \
-    CARGO_PROFILE_RELEASE_STRIP=debuginfo
+    CARGO_PROFILE_RELEASE_STRIP=symbols
 
 # The workspace with its sources emptied: manifests, lock file and one stub for each crate root. The next stage copies the
 # result, and layers of files are compared by content: it is built anew only when a dependency changes.
