@@ -9,10 +9,12 @@
 mod addresses;
 mod claims;
 mod exposure;
+mod hints;
 mod outage;
 mod ports;
 mod readiness;
 mod rights;
+mod settings;
 mod slices;
 mod telling;
 mod world;

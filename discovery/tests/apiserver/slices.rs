@@ -84,3 +84,17 @@ async fn deleted_objects_are_forgotten() {
     world.delete("Service", "orders").await;
     world.snapshot(|snapshot| snapshot.clusters.is_empty() && snapshot.routes.is_empty()).await;
 }
+
+#[tokio::test]
+#[ignore = "needs a control plane: cargo xtask test --only apiserver"]
+async fn a_service_without_selector_waits_for_a_slice_written_by_hand() {
+    let world = World::new().await;
+    let (service, slice) = ORDERS.split_once("\n---\n").unwrap();
+    world.apply(service).await;
+    let finding = world.finding("NoEndpointSlices", "Service", "orders").await;
+    assert!(finding.message.contains("503"), "it must say what happens meanwhile: {finding}");
+    world.endpoints("orders", 80, &[]).await;
+    world.apply(slice).await;
+    world.endpoints("orders", 80, &[("10.1.0.1:8080", Ready), ("10.1.0.2:8080", Ready)]).await;
+    world.no_findings().await;
+}

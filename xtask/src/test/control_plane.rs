@@ -22,7 +22,7 @@ const SUITES: [Suite; 3] = [
     Suite { step: Step::Deploy, target: "deploy", controllers: true },
 ];
 
-pub(super) fn run(step: Step, filter: Option<&str>) -> Result<Counts> {
+pub(super) fn run(step: Step, rest: &[String]) -> Result<Counts> {
     let suites: Vec<_> = SUITES.iter().filter(|suite| suite.step == step).collect();
     if !is_root() {
         let targets: Vec<_> = suites.iter().map(|suite| suite.target).collect();
@@ -33,7 +33,7 @@ pub(super) fn run(step: Step, filter: Option<&str>) -> Result<Counts> {
     // Compiled before anything runs, so that no API server waits beside the compiler; and all of it, since the tests
     // start other programs of the workspace.
     tools::run(cargo().args(["test", "--workspace", "--no-run"]))?;
-    suites.into_iter().map(|suite| suite.run(filter)).sum()
+    suites.into_iter().map(|suite| suite.run(rest)).sum()
 }
 
 /// Named on a developer's desk, a failure on CI.
@@ -50,11 +50,11 @@ fn left_out(targets: &str) -> Result<Counts> {
 }
 
 impl Suite {
-    fn run(&self, filter: Option<&str>) -> Result<Counts> {
+    fn run(&self, rest: &[String]) -> Result<Counts> {
         let surroundings = Surroundings::start(self.target, self.controllers)?;
         let mut test = cargo();
         test.args(["test", "--workspace", "--test", self.target, "--no-fail-fast", "--"]);
-        test.arg("--ignored").args(filter);
+        test.arg("--ignored").args(rest);
         counts::run(surroundings.of(&mut test)?)
     }
 }

@@ -25,8 +25,9 @@ pub(crate) struct Arguments {
     /// Stop at the first step that fails
     #[arg(long)]
     fail_fast: bool,
-    /// Only the tests whose name contains this
-    filter: Option<String>,
+    /// For the test binaries: a part of the names of the tests to run, --nocapture and the like
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    rest: Vec<String>,
 }
 
 /// In order of speed.
@@ -67,7 +68,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         if !arguments.only.is_empty() && !arguments.only.contains(step) {
             continue;
         }
-        let outcome = step.run(arguments.filter.as_deref());
+        let outcome = step.run(&arguments.rest);
         let failed = outcome.failure.is_some();
         outcomes.push(outcome);
         if failed && arguments.fail_fast {
@@ -94,10 +95,10 @@ impl Step {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
 
-    fn run(self, filter: Option<&str>) -> Outcome {
+    fn run(self, rest: &[String]) -> Outcome {
         println!("\n===== {}", self.name());
         let begin = SystemTime::now();
-        let result = self.check(filter);
+        let result = self.check(rest);
         let took = begin.elapsed().unwrap_or_default();
         let (mut counts, failure) = match result {
             Ok(counts) if counts.failed == 0 => (counts, None),
@@ -117,7 +118,7 @@ impl Step {
         Outcome { step: self, counts, took, failure }
     }
 
-    fn check(self, filter: Option<&str>) -> Result<Counts> {
+    fn check(self, rest: &[String]) -> Result<Counts> {
         match self {
             Step::Fmt => tools::run(cargo().args(["fmt", "--all", "--check"]))?,
             Step::Clippy => {
@@ -128,14 +129,14 @@ impl Step {
                 doc.args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings");
                 tools::run(&mut doc)?;
             }
-            Step::Unit => return unit(filter),
+            Step::Unit => return unit(rest),
             Step::Deny => {
                 let mut deny = std::process::Command::new(tools::cargo_deny()?);
                 tools::run(deny.args(["--workspace", "--locked", "check", "bans", "licenses", "sources"]))?;
                 architecture::check()?;
             }
             Step::Generated => generated::check()?,
-            Step::Apiserver | Step::Binary | Step::Deploy => return control_plane::run(self, filter),
+            Step::Apiserver | Step::Binary | Step::Deploy => return control_plane::run(self, rest),
         }
         Ok(Counts::default())
     }
@@ -143,9 +144,9 @@ impl Step {
 
 /// The whole workspace in one selection, here and in every later step: another selection would unite features
 /// differently and compile the dependencies again.
-fn unit(filter: Option<&str>) -> Result<Counts> {
+fn unit(rest: &[String]) -> Result<Counts> {
     let mut test = cargo();
-    test.args(["test", "--workspace", "--no-fail-fast"]).args(filter);
+    test.args(["test", "--workspace", "--no-fail-fast", "--"]).args(rest);
     // Tests that need a control plane have steps of their own: on CI they are not left out.
     test.env(portolan_testbed::SHARED, "in a later step");
     counts::run(&mut test)
