@@ -8,10 +8,18 @@ use portolan_testbed::{cache_folder, is_root};
 
 const CARGO_DENY: &str = "0.20.2";
 
-/// `cargo`, without a standard input that it could wait for.
+/// `cargo`, without a standard input that it could wait for, and without what `cargo run` told xtask about itself: some
+/// build scripts watch those variables, so half of the dependencies would be compiled anew each time that a person's
+/// cargo and ours take turns.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new("cargo");
     command.stdin(Stdio::null());
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_"].iter().any(|prefix| text.starts_with(prefix)) {
+            command.env_remove(&name);
+        }
+    }
     command
 }
 

@@ -16,9 +16,10 @@ struct Suite {
     controllers: bool,
 }
 
-const SUITES: [Suite; 3] = [
+const SUITES: [Suite; 4] = [
     Suite { step: Step::Apiserver, target: "control_plane", controllers: false },
     Suite { step: Step::Apiserver, target: "apiserver", controllers: false },
+    Suite { step: Step::Binary, target: "rollouts", controllers: false },
     Suite { step: Step::Deploy, target: "deploy", controllers: true },
 ];
 
