@@ -70,8 +70,7 @@ pub struct KubernetesSettings {
     pub timings: WatchTimings,
     /// From one look at a namespace's labels to the next, where they are polled.
     pub namespace_poll: Duration,
-    /// So long may a watch be closed before the source counts as out of touch; so long also the first picture waits for
-    /// all its parts.
+    /// So long may a watch be closed before the source counts as out of touch.
     pub patience: Duration,
 }
 
@@ -143,10 +142,14 @@ impl Source for KubernetesSource {
             }
         }
         // The tasks end when this future is dropped: they live in the set.
-        let Watches { followed, tasks: _tasks, sender, .. } = watches;
+        let Watches { followed, mut tasks, sender, .. } = watches;
         drop(sender);
-        Follower::new(sink, followed, self.translate.clone(), self.settings.patience).run(inbox).await;
-        Ok(())
+        let follower = Follower::new(sink, followed, self.translate.clone(), self.settings.patience);
+        tokio::select! {
+            () = follower.run(inbox) => Ok(()),
+            // A watch never ends while it is listened to. If one panicked, what it watched would silently grow old.
+            ended = tasks.join_next() => anyhow::bail!("a watch of the API server has ended: {ended:?}"),
+        }
     }
 }
 

@@ -95,11 +95,11 @@ impl Followed {
         }
     }
 
-    fn is_fresh(&self, patience: Duration) -> bool {
+    fn is_fresh(&self, patience: Duration, now: Instant) -> bool {
         match self.touch {
             Touch::Never => false,
             Touch::Open => true,
-            Touch::LostSince(since) => since.elapsed() < patience,
+            Touch::LostSince(since) => now < since + patience,
         }
     }
 
@@ -120,12 +120,12 @@ impl Followed {
     }
 
     /// What its state means for whoever runs the gateway.
-    fn findings(&self, patience: Duration) -> impl Iterator<Item = Finding> {
-        let failure = self.failure.as_ref().and_then(|failure| self.failure_finding(failure, patience));
+    fn findings(&self, patience: Duration, now: Instant) -> impl Iterator<Item = Finding> {
+        let failure = self.failure.as_ref().and_then(|failure| self.failure_finding(failure, patience, now));
         failure.into_iter().chain(self.malformed.values().map(malformed_finding))
     }
 
-    fn failure_finding(&self, failure: &Failure, patience: Duration) -> Option<Finding> {
+    fn failure_finding(&self, failure: &Failure, patience: Duration, now: Instant) -> Option<Finding> {
         let source = source_resource();
         let (resource, verbs) = (&self.resource, if self.is_polled() { "get" } else { "list and watch" });
         let place = match &self.namespace {
@@ -152,7 +152,7 @@ impl Followed {
             let message = format!("{place} does not exist. Correct the namespaces setting or create it");
             return Some(Finding::warning(&source, field, "UnknownNamespace", message));
         }
-        if !self.required || self.is_fresh(patience) {
+        if !self.required || self.is_fresh(patience, now) {
             return None;
         }
         let meaning = match self.settled {
@@ -206,11 +206,10 @@ impl Follower {
 
     /// Follows until all watches have ended, which they do not.
     pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Message>) {
-        // The first picture is said in one piece, unless a part of it does not come.
-        let hold_until = Instant::now() + self.patience;
         let mut batch = Vec::with_capacity(BATCH);
+        let mut looked = Instant::now();
         loop {
-            let wake = self.wake_at(hold_until);
+            let wake = self.wake_at(looked);
             let mut translate = self.translate.clone();
             tokio::select! {
                 count = inbox.recv_many(&mut batch, BATCH) => if count == 0 { return },
@@ -224,10 +223,12 @@ impl Follower {
                 self.take(message);
             }
             let complete = self.watches.iter().all(|watch| watch.settled);
-            if complete || Instant::now() >= hold_until {
+            // The first picture is said in one piece: a Service without its slices would look like a fault of its own.
+            if complete {
                 self.say_touched().await;
             }
-            self.say_findings().await;
+            looked = Instant::now();
+            self.say_findings(looked).await;
             if complete && !self.synced {
                 self.synced = true;
                 self.sink.synced();
@@ -235,19 +236,21 @@ impl Follower {
             }
             let patience = self.patience;
             self.sink.fresh(
-                self.watches.iter().filter(|watch| watch.required).all(|watch| watch.is_fresh(patience)),
+                self.watches
+                    .iter()
+                    .filter(|watch| watch.required)
+                    .all(|watch| watch.is_fresh(patience, looked)),
             );
         }
     }
 
-    /// When something is due without a message.
-    fn wake_at(&self, hold_until: Instant) -> Option<Instant> {
-        let now = Instant::now();
+    /// When a watch will have been closed for too long; those that had been at the last look are known.
+    fn wake_at(&self, looked: Instant) -> Option<Instant> {
         let stale = self.watches.iter().filter_map(|watch| match watch.touch {
             Touch::LostSince(since) => Some(since + self.patience),
             Touch::Never | Touch::Open => None,
         });
-        stale.chain((!self.synced).then_some(hold_until)).filter(|at| *at > now).min()
+        stale.filter(|at| *at > looked).min()
     }
 
     fn take(&mut self, Message { watch, what, observed }: Message) {
@@ -306,8 +309,9 @@ impl Follower {
         self.sink.apply(changes, observed).await;
     }
 
-    async fn say_findings(&mut self) {
-        let findings: Vec<_> = self.watches.iter().flat_map(|watch| watch.findings(self.patience)).collect();
+    async fn say_findings(&mut self, now: Instant) {
+        let findings: Vec<_> =
+            self.watches.iter().flat_map(|watch| watch.findings(self.patience, now)).collect();
         if findings != self.findings {
             self.findings.clone_from(&findings);
             let contribution = Contribution { findings, ..Contribution::default() };

@@ -30,8 +30,9 @@ async fn without_the_right_to_a_required_kind_it_is_not_ready_and_says_why() {
     for part in ["may not list and watch", "User \"portolan\" cannot list", "not ready", "deploy/base"] {
         assert!(finding.message.contains(part), "{part}: {finding}");
     }
-    // What the other kind says is there all the same, for whoever looks.
-    gateway.serves("orders", &[]).await;
+    // Half a picture is none: a Service without its slices would answer 503 and bear a finding that is not its own.
+    assert_eq!(gateway.addresses("orders"), None);
+    assert_eq!(gateway.findings().len(), 1);
     assert!(!gateway.is_ready());
     assert_eq!(gateway.metric("portolan_watch_denied", ("kind", "EndpointSlice")), 1.0);
     assert_eq!(gateway.metric("portolan_watch_denied", ("kind", "Service")), 0.0);
