@@ -309,7 +309,6 @@ impl Ledger {
 
     fn publish_findings(&self) {
         let findings = self.merge.findings();
-        self.publish.metrics.show_findings(&findings);
         self.publish.findings.send_if_modified(|published| {
             let differs = **published != findings;
             if differs {

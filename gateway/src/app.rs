@@ -15,7 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::{self, Token, View};
+use crate::admin::{self, FindingGauge, Token, View};
 use crate::live::{self, Live, Said};
 use crate::origin::Origin;
 use crate::settings::{LogFormat, Settings};
@@ -98,6 +98,9 @@ impl Gateway {
             setting_findings: live.findings.clone(),
             draining: is_draining,
         });
+        view.registry
+            .register(Box::new(FindingGauge::new(Arc::downgrade(&view))))
+            .context("the metric of findings has a name of its own")?;
         let shutdown = CancellationToken::new();
         origin.report(&settings, &view, &shutdown)?;
         admin::serve_status(status, Arc::clone(&view));

@@ -1,8 +1,5 @@
 //! What the store counts.
 
-use std::collections::BTreeMap;
-
-use portolan_model::{Finding, Severity};
 use prometheus::{IntCounter, IntGauge, IntGaugeVec, Opts, Registry};
 
 use super::SourceStatus;
@@ -12,7 +9,6 @@ pub(super) struct Metrics {
     published: IntCounter,
     generation: IntGauge,
     pub(super) objects: IntGauge,
-    findings: IntGaugeVec,
     synced: IntGaugeVec,
     fresh: IntGaugeVec,
 }
@@ -34,11 +30,6 @@ impl Metrics {
                 "portolan_discovery_objects",
                 "Objects that contribute to the snapshot or to the findings.",
             ),
-            findings: gauges(
-                "portolan_findings",
-                "Things in objects that could not be honoured, by reason.",
-                &["reason", "severity"],
-            ),
             synced: gauges(
                 "portolan_source_synced",
                 "1 once the source's first full picture is published.",
@@ -56,7 +47,6 @@ impl Metrics {
         registry.register(Box::new(self.published.clone()))?;
         registry.register(Box::new(self.generation.clone()))?;
         registry.register(Box::new(self.objects.clone()))?;
-        registry.register(Box::new(self.findings.clone()))?;
         registry.register(Box::new(self.synced.clone()))?;
         registry.register(Box::new(self.fresh.clone()))
     }
@@ -64,22 +54,6 @@ impl Metrics {
     pub(super) fn published(&self, generation: u64) {
         self.published.inc();
         self.generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
-    }
-
-    pub(super) fn show_findings(&self, findings: &[Finding]) {
-        let mut counts = BTreeMap::<_, i64>::new();
-        for finding in findings {
-            let severity = match finding.severity {
-                Severity::Error => "error",
-                Severity::Warning => "warning",
-            };
-            *counts.entry((&*finding.reason, severity)).or_default() += 1;
-        }
-        // Reasons that are gone must not stay at their last count.
-        self.findings.reset();
-        for ((reason, severity), count) in counts {
-            self.findings.with_label_values(&[reason, severity]).set(count);
-        }
     }
 
     pub(super) fn show_sources(&self, sources: &[SourceStatus]) {

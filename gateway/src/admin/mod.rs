@@ -1,6 +1,7 @@
 //! What the gateway shows of itself: the status pages for the kubelet and Prometheus, the admin pages for people.
 
 mod explain;
+mod finding_gauge;
 mod pages;
 mod token;
 
@@ -11,6 +12,7 @@ use anyhow::Context;
 use axum::Router;
 use tokio::net::TcpListener;
 
+pub(crate) use finding_gauge::FindingGauge;
 pub(crate) use pages::View;
 pub(crate) use token::Token;
 

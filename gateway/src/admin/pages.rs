@@ -36,7 +36,7 @@ impl View {
     }
 
     /// Every finding there is, each once.
-    fn findings(&self) -> Vec<Finding> {
+    pub(super) fn findings(&self) -> Vec<Finding> {
         let sources = self.finding_sources();
         let all: BTreeSet<Finding> = sources.iter().flat_map(|source| source.borrow().to_vec()).collect();
         all.into_iter().collect()

@@ -97,7 +97,8 @@ macro_rules! settings {
 }
 
 settings! {
-    /// Serve the Kubernetes manifests in this folder instead of a Kubernetes cluster. The folder is watched.
+    /// Serve the Kubernetes manifests in this folder instead of a Kubernetes cluster, whatever namespace they are in. The
+    /// folder is watched.
     Startup files: Option<PathBuf> = "files" "" "DIR" by value::optional;
     /// Addresses for callers from outside (edge role): path and host routes.
     Startup listen: Vec<SocketAddr> = "listen" "0.0.0.0:8080" "ADDR:PORT" by value::list;
@@ -118,7 +119,7 @@ settings! {
     /// What is logged: a level (`error`, `warn`, `info`, `debug`, `trace`) or directives such as
     /// `info,portolan_discovery=debug`.
     Startup log: String = "log" "info" "LEVEL" by value::one;
-    /// The watched namespaces. None given: the pod's own.
+    /// The watched namespaces of the Kubernetes cluster. None given: the pod's own.
     Startup namespaces: Vec<Name> = "namespaces" "" "NAME" by value::list;
     /// Watch every namespace (needs the ClusterRole of the component `all-namespaces`).
     Startup all_namespaces: bool = "all-namespaces" "false" "BOOL" by value::switch;

@@ -125,6 +125,10 @@ pub(crate) fn resolve(
 ) -> Result<Settings, Vec<Problem>> {
     let mut texts = Texts { flags, variable, file, problems: unknown_keys(file) };
     let settings = Settings::from_texts(&mut texts);
+    if settings.as_ref().is_some_and(|settings| settings.all_namespaces && !settings.namespaces.is_empty()) {
+        let message = "namespaces and all-namespaces exclude each other: which of them is meant?".to_owned();
+        texts.problems.push(Problem { origin: "settings".to_owned(), message });
+    }
     match settings {
         Some(settings) if texts.problems.is_empty() => Ok(settings),
         _ => Err(texts.problems),
@@ -267,6 +271,7 @@ mod tests {
             ),
             (Flags::default(), "trusted-proxies: [10.0.0.0/8, ten]", "\"ten\": a network such as 10.0.0.0/8"),
             (Flags::default(), "retries: 5", "at most 2 retries"),
+            (Flags::default(), "namespaces: [a]\nall-namespaces: true", "exclude each other"),
         ];
         for (flags, yaml, expected) in table {
             let file = ConfigFile::parse("f.yaml", yaml).unwrap();
