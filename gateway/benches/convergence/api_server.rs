@@ -42,6 +42,7 @@ pub(crate) fn measure(figures: &mut Figures) -> Result<()> {
         let ms = |quantile| times.value_at_quantile(quantile) as f64 / 1e3;
         figures.write_to_request_p50_ms = Some(ms(0.5));
         figures.write_to_request_p99_ms = Some(ms(0.99));
+        figures.write_to_request_max_ms = Some(ms(1.0));
         Ok(())
     })
 }

@@ -56,22 +56,23 @@ struct Options {
     bench: bool,
 }
 
-/// What was measured; times in milliseconds.
+/// What was measured; times in milliseconds. What was left out is null.
 #[derive(Debug, Default, Serialize)]
 struct Figures {
-    event_to_swap_p50_ms: f64,
-    event_to_swap_p99_ms: f64,
-    event_to_swap_max_ms: f64,
-    event_to_swap_p50_ms_at_1000: f64,
-    event_to_swap_p99_ms_at_1000: f64,
-    event_to_swap_max_ms_at_1000: f64,
+    event_to_swap_p50_ms: Option<f64>,
+    event_to_swap_p99_ms: Option<f64>,
+    event_to_swap_max_ms: Option<f64>,
+    event_to_swap_p50_ms_at_1000: Option<f64>,
+    event_to_swap_p99_ms_at_1000: Option<f64>,
+    event_to_swap_max_ms_at_1000: Option<f64>,
     write_to_request_p50_ms: Option<f64>,
     write_to_request_p99_ms: Option<f64>,
-    rss_mib: f64,
-    peak_rss_mib: f64,
-    first_table_ms: f64,
-    services: usize,
-    endpoints: usize,
+    write_to_request_max_ms: Option<f64>,
+    rss_mib: Option<f64>,
+    peak_rss_mib: Option<f64>,
+    first_table_ms: Option<f64>,
+    services: Option<usize>,
+    endpoints: Option<usize>,
 }
 
 fn main() -> Result<ExitCode> {
@@ -97,38 +98,43 @@ fn main() -> Result<ExitCode> {
 
 impl Figures {
     fn table(&self) -> String {
-        let write_to_request = match (self.write_to_request_p50_ms, self.write_to_request_p99_ms) {
-            (Some(p50), Some(p99)) => format!("{p50:>9.2} {p99:>9.2}"),
-            _ => "not measured: no control plane at hand".to_owned(),
-        };
-        format!(
-            "{} Services, {} endpoints, the first table after {:.0} ms\n\
-             milliseconds                      p50       p99       max\n\
-             event to swap, 100/s        {:>9.2} {:>9.2} {:>9.2}\n\
-             event to swap, 1,000/s      {:>9.2} {:>9.2} {:>9.2}\n\
-             write to request            {write_to_request}\n\
-             resident memory             {:.1} MiB (peak {:.1} MiB)\n",
-            self.services,
-            self.endpoints,
-            self.first_table_ms,
-            self.event_to_swap_p50_ms,
-            self.event_to_swap_p99_ms,
-            self.event_to_swap_max_ms,
-            self.event_to_swap_p50_ms_at_1000,
-            self.event_to_swap_p99_ms_at_1000,
-            self.event_to_swap_max_ms_at_1000,
-            self.rss_mib,
-            self.peak_rss_mib,
-        )
+        let mut text = String::new();
+        if let (Some(services), Some(endpoints), Some(first)) =
+            (self.services, self.endpoints, self.first_table_ms)
+        {
+            text +=
+                &format!("{services} Services, {endpoints} endpoints, the first table after {first:.0} ms\n");
+        }
+        text += "milliseconds                      p50       p99       max\n";
+        text += &line(
+            "event to swap, 100/s",
+            [self.event_to_swap_p50_ms, self.event_to_swap_p99_ms, self.event_to_swap_max_ms],
+        );
+        text += &line(
+            "event to swap, 1,000/s",
+            [
+                self.event_to_swap_p50_ms_at_1000,
+                self.event_to_swap_p99_ms_at_1000,
+                self.event_to_swap_max_ms_at_1000,
+            ],
+        );
+        text += &line(
+            "write to request",
+            [self.write_to_request_p50_ms, self.write_to_request_p99_ms, self.write_to_request_max_ms],
+        );
+        if let (Some(resident), Some(peak)) = (self.rss_mib, self.peak_rss_mib) {
+            text += &format!("resident memory             {resident:.1} MiB (peak {peak:.1} MiB)\n");
+        }
+        text
     }
 
     /// The goals that were not reached.
     fn missed(&self) -> Vec<String> {
         let goals = [
-            ("event_to_swap_p99_ms", Some(self.event_to_swap_p99_ms), 10.0),
-            ("event_to_swap_p99_ms_at_1000", Some(self.event_to_swap_p99_ms_at_1000), 25.0),
+            ("event_to_swap_p99_ms", self.event_to_swap_p99_ms, 10.0),
+            ("event_to_swap_p99_ms_at_1000", self.event_to_swap_p99_ms_at_1000, 25.0),
             ("write_to_request_p99_ms", self.write_to_request_p99_ms, 50.0),
-            ("rss_mib", Some(self.rss_mib), 150.0),
+            ("rss_mib", self.rss_mib, 150.0),
         ];
         goals
             .into_iter()
@@ -138,4 +144,13 @@ impl Figures {
             })
             .collect()
     }
+}
+
+/// One line of the table.
+fn line(name: &str, times: [Option<f64>; 3]) -> String {
+    let columns: String = times
+        .into_iter()
+        .map(|time| time.map_or_else(|| format!(" {:>9}", "-"), |time| format!(" {time:>9.2}")))
+        .collect();
+    format!("{name:<27}{columns}\n")
 }

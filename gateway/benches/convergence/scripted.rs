@@ -23,7 +23,7 @@ const WORKERS: usize = 2;
 /// Runs both rates and fills in the figures.
 pub(crate) fn measure(duration: Duration, figures: &mut Figures) -> Result<()> {
     let fleet = Fleet::new(5_000, 100_000, 5_000);
-    (figures.services, figures.endpoints) = (fleet.services(), fleet.endpoints());
+    (figures.services, figures.endpoints) = (Some(fleet.services()), Some(fleet.endpoints()));
     let (steps, told) = mpsc::channel(1);
     let (yielded, seen) = mpsc::channel(4096);
     let script = Script { fleet, steps: told, yielded };
@@ -37,24 +37,23 @@ pub(crate) fn measure(duration: Duration, figures: &mut Figures) -> Result<()> {
         let Ok((discovered, publishing)) = runs.await else { return Ok(()) };
         let mut observer = Observer { yielded: seen, snapshots: discovered.snapshots.clone(), publishing };
         first_table(discovered, &mut observer).await?;
-        figures.first_table_ms = started.elapsed().as_secs_f64() * 1e3;
+        figures.first_table_ms = Some(started.elapsed().as_secs_f64() * 1e3);
         // What the first table left to be freed is freed by then.
         tokio::time::sleep(Duration::from_secs(2)).await;
-        (figures.rss_mib, figures.peak_rss_mib) = memory::resident_mib()?;
+        let (before, _) = memory::resident_mib()?;
         let times = changes(&steps, &mut observer, 100.0, duration).await?;
-        (figures.event_to_swap_p50_ms, figures.event_to_swap_p99_ms, figures.event_to_swap_max_ms) =
+        [figures.event_to_swap_p50_ms, figures.event_to_swap_p99_ms, figures.event_to_swap_max_ms] =
             summary(&times);
         let times = changes(&steps, &mut observer, 1000.0, duration).await?;
-        (
+        [
             figures.event_to_swap_p50_ms_at_1000,
             figures.event_to_swap_p99_ms_at_1000,
             figures.event_to_swap_max_ms_at_1000,
-        ) = summary(&times);
-        // Holding is not cheaper than after an hour of changes: the larger figure counts.
+        ] = summary(&times);
+        // Holding is not cheaper than after a time of changes: the larger figure counts.
         tokio::time::sleep(Duration::from_secs(2)).await;
         let (after, peak) = memory::resident_mib()?;
-        figures.rss_mib = figures.rss_mib.max(after);
-        figures.peak_rss_mib = peak;
+        (figures.rss_mib, figures.peak_rss_mib) = (Some(before.max(after)), Some(peak));
         anyhow::Ok(())
     })?;
     drop(steps);
@@ -63,7 +62,8 @@ pub(crate) fn measure(duration: Duration, figures: &mut Figures) -> Result<()> {
 
 /// Store, script and proxy. Ends when the script does.
 fn control(script: Script, running: oneshot::Sender<(Discovered, watch::Receiver<u64>)>) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // As the gateway does.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         let mut store = Store::new();
         let sink = store.sink(script.name(), true);
@@ -113,7 +113,7 @@ async fn changes(
 }
 
 /// p50, p99 and the maximum, in milliseconds.
-fn summary(times: &Histogram<u64>) -> (f64, f64, f64) {
-    let ms = |micros: u64| micros as f64 / 1e3;
-    (ms(times.value_at_quantile(0.5)), ms(times.value_at_quantile(0.99)), ms(times.max()))
+fn summary(times: &Histogram<u64>) -> [Option<f64>; 3] {
+    [times.value_at_quantile(0.5), times.value_at_quantile(0.99), times.max()]
+        .map(|micros| Some(micros as f64 / 1e3))
 }
