@@ -1,8 +1,10 @@
 //! The gateway put together: a table of contents of the process.
 //!
-//! Order of start: log, sockets of the pages, sources and store, settings followed, data path once the first full
-//! picture is there. Order of the end: readiness fails, the data path drains, everything else ends with the process.
+//! Order of start: log, sockets of the pages, settings followed, sources and store, data path (which opens its listeners
+//! with the first picture, and that is published only when it is whole), pages. Order of the end: readiness fails, the
+//! data path drains, everything else ends with the process.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -46,7 +48,10 @@ pub(crate) fn control_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 pub(crate) fn start_log(settings: &Settings) -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_new(&settings.log)
         .with_context(|| format!("--log {:?} is neither a level nor a list of directives", settings.log))?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     match settings.log_format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),

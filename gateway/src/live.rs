@@ -91,7 +91,7 @@ pub(crate) fn follow(started: Settings, said: Said, followed: Option<Followed>) 
 /// The settings that a text of the ConfigMap leads to (none if it cannot be read), and what in it cannot be honoured.
 fn take(started: &Settings, said: &Said, map: &ResourceRef, text: &str) -> (Option<Settings>, Vec<Finding>) {
     let unreadable = |problem: settings::Problem| {
-        let message = format!("{problem}. The settings in force stay as they were.");
+        let message = format!("{problem} (the settings in force stay as they were)");
         Finding::error(map, "data[\"portolan.yaml\"]", "InvalidSetting", message)
     };
     let file = match ConfigFile::parse("portolan.yaml", text) {

@@ -3,7 +3,7 @@
 //! ```yaml
 //! metadata:
 //!   annotations:
-//!     portolan.dev/rewrite-host: orders.internal
+//!     portolan.dev/upstream-host: orders.internal
 //! ```
 //!
 //! What the client asked stays in `X-Forwarded-Host`.
