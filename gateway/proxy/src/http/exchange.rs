@@ -150,6 +150,11 @@ impl Exchange {
         self.upload_state.get() != Upload::Done
     }
 
+    /// Whether the endpoint answered with a refusal before the request was whole.
+    pub(crate) fn upload_is_refused(&self) -> bool {
+        matches!(self.upload_state.get(), Upload::Stopped | Upload::Aborted)
+    }
+
     /// The request's id, once it has one.
     pub(crate) fn request_id(&self) -> Option<HeaderValue> {
         self.record.borrow().as_ref().and_then(|record| record.request_id.clone())

@@ -35,7 +35,8 @@ pub(crate) async fn forward(client: Rc<Client>, request: Request<Incoming>) -> R
             own(in_flight, response, Some(failure.reason))
         }
     };
-    if exchange.client.is_closing() && manner.version() != Version::HTTP_2 {
+    // What is left of a refused upload stands in the way of the next request.
+    if (exchange.client.is_closing() || exchange.upload_is_refused()) && manner.version() != Version::HTTP_2 {
         respond::close(response.headers_mut());
     }
     response

@@ -48,17 +48,17 @@ pub(crate) async fn accept(
             _ = stop.wait_for(|stop| *stop) => break,
         }
     }
-    empty(&worker, &listening, socket);
+    empty(socket, |stream, peer| admit(&worker, &listening, stream, peer));
 }
 
 /// Accepts without waiting until there is nothing left. tokio's own readiness may lag behind the queue, so the kernel
 /// is asked directly.
-fn empty(worker: &Rc<Worker>, listening: &Rc<Listening>, socket: TcpListener) {
+fn empty(socket: TcpListener, mut admit: impl FnMut(TcpStream, SocketAddr)) {
     let Ok(socket) = socket.into_std() else { return };
     while let Ok((stream, peer)) = socket.accept() {
         let ready = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
         match ready {
-            Ok(stream) => admit(worker, listening, stream, peer),
+            Ok(stream) => admit(stream, peer),
             Err(error) => tracing::debug!(%error, "an accepted connection was lost"),
         }
     }
@@ -90,5 +90,22 @@ async fn survive(listening: &Listening, error: &io::Error) {
     if !of_the_connection {
         tracing::warn!(%error, listener = %listening.listener.id, "cannot accept connections; trying again");
         tokio::time::sleep(EXHAUSTED_PAUSE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_waits_in_the_queue_is_taken_before_the_socket_closes() {
+        let socket = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = socket.local_addr().unwrap();
+        let clients: Vec<_> = (0..3).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+        let mut taken = Vec::new();
+        empty(socket, |_, peer| taken.push(peer));
+        let expected: Vec<_> = clients.iter().map(|client| client.local_addr().unwrap()).collect();
+        assert_eq!(taken, expected);
+        assert!(std::net::TcpStream::connect(address).is_err());
     }
 }

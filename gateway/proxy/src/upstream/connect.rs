@@ -174,3 +174,39 @@ impl AsyncWrite for WireIo {
         Pin::new(&mut *self.0.stream.borrow_mut()).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Nothing is polled between the other side's act and the question: the kernel alone knows.
+    #[tokio::test]
+    async fn a_connection_is_quiet_until_the_other_side_closes_or_speaks() {
+        use std::io::Write as _;
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let acts: [fn(std::net::TcpStream) -> Option<std::net::TcpStream>; 2] = [
+            |_closed| None,
+            |mut other| {
+                other.write_all(b"HTTP/1.1 408 Request Timeout\r\n\r\n").unwrap();
+                Some(other)
+            },
+        ];
+        for act in acts {
+            let stream = TcpStream::connect(address).await.unwrap();
+            let (other, _) = listener.accept().unwrap();
+            let wire = Wire { stream: RefCell::new(stream), written: Cell::new(0), read: Cell::new(0) };
+            assert!(wire.is_quiet());
+            let _kept = act(other);
+            assert!(!wire.is_quiet());
+        }
+    }
+
+    #[test]
+    fn what_this_side_lacks_says_nothing_of_the_endpoint() {
+        for (code, ours) in [(24, true), (99, true), (105, true), (111, false), (113, false)] {
+            let error = ConnectError::from(io::Error::from_raw_os_error(code));
+            assert_eq!(matches!(error, ConnectError::Exhausted(_)), ours, "{error}");
+        }
+    }
+}

@@ -95,15 +95,13 @@ async fn an_early_refusal_is_relayed_and_stops_the_upload() {
     let mut endpoint = upstream.accept().await;
     endpoint.head().await.unwrap();
     endpoint.write("HTTP/1.1 413 Payload Too Large\r\ncontent-length: 3\r\n\r\nbig").await;
-    let sending = async {
-        let piece = vec![b'x'; 64 * 1024];
-        while client.stream.write_all(&piece).await.is_ok() {}
-        client
-    };
-    // The gateway reads on for a moment, so that the answer is not lost to a reset, and then closes.
-    let mut client = soon(sending).await;
     let answer = client.next_message().await.unwrap();
-    assert_eq!((answer.status(), answer.text()), (413, "big"));
+    assert_eq!((answer.status(), answer.text(), answer.field("connection")), (413, "big", Some("close")));
+    assert!(client.is_closed().await);
+    // The gateway reads on for a moment, so that the answer is not lost to a reset.
+    for _ in 0..3 {
+        client.stream.write_all(&[b'x'; 64 * 1024]).await.unwrap();
+    }
     while !endpoint.bytes(1 << 16).await.is_empty() {}
 
     // That connection is not used again.
@@ -113,6 +111,27 @@ async fn an_early_refusal_is_relayed_and_stops_the_upload() {
     endpoint.next_message().await.unwrap();
     endpoint.write(&ok("", "")).await;
     assert_eq!(client.next_message().await.unwrap().status(), 200);
+}
+
+/// As long as the refusal is under way, nothing more of the upload is taken, however slow the endpoint is with it.
+#[tokio::test]
+async fn an_upload_stops_with_the_head_of_a_refusal() {
+    let upstream = Upstream::new().await;
+    let gateway = Gateway::orders(&[upstream.address]).await;
+    let mut client = Wire::connect(gateway.edge).await;
+    client.write("POST /orders/ HTTP/1.1\r\nhost: a\r\ncontent-length: 1000000000\r\n\r\n").await;
+    let mut endpoint = upstream.accept().await;
+    endpoint.head().await.unwrap();
+    endpoint.write("HTTP/1.1 401 Unauthorized\r\ncontent-length: 3\r\n\r\nn").await;
+    client.head().await.unwrap();
+    let (mut from_gateway, mut to_gateway) = endpoint.stream.into_split();
+    let reading =
+        tokio::spawn(async move { tokio::io::copy(&mut from_gateway, &mut tokio::io::sink()).await });
+    soon(pour(&mut client.stream)).await;
+    to_gateway.write_all(b"o!").await.unwrap();
+    assert_eq!(client.bytes(3).await, b"no!");
+    // The rest of the upload is of no use to anybody, so the endpoint's connection is closed as well.
+    soon(reading).await.unwrap().ok();
 }
 
 /// An early answer that is no refusal lets the upload go on: both directions flow at once.
@@ -163,23 +182,24 @@ async fn a_client_that_expects_100_gets_it_when_there_is_somebody_to_send_to() {
     assert_eq!((answer.status(), answer.field("connection")), (404, Some("close")));
 }
 
+/// Writes until the other side takes no more for a while; gives the bytes that it took.
+async fn pour(stream: &mut tokio::net::TcpStream) -> usize {
+    // More than the sockets of two connections on loopback hold.
+    const KERNEL: usize = 32 << 20;
+    let piece = vec![b'x'; 1 << 16];
+    let mut poured = 0;
+    while let Ok(written) = timeout(Duration::from_millis(300), stream.write(&piece)).await {
+        poured += written.unwrap();
+        assert!(poured < KERNEL, "the writer is not slowed down");
+    }
+    poured
+}
+
 /// What one side does not read, the other cannot go on sending; what piles up is what the kernels hold.
 #[tokio::test]
 async fn a_reader_that_stops_stops_the_writer() {
     let upstream = Upstream::new().await;
     let gateway = Setup::new().service("orders", &[upstream.address]).start().await;
-    // Most that two sockets on loopback may hold, and then some.
-    const KERNEL: usize = 32 << 20;
-    let piece = vec![b'x'; 1 << 16];
-    let pour = async |stream: &mut tokio::net::TcpStream| {
-        let mut poured = 0;
-        while let Ok(written) = timeout(Duration::from_millis(300), stream.write(&piece)).await {
-            poured += written.unwrap();
-            assert!(poured < KERNEL, "the writer is not slowed down");
-        }
-        poured
-    };
-
     let mut client = Wire::connect(gateway.edge).await;
     client.write(&get("/orders/")).await;
     let mut endpoint = upstream.accept().await;
