@@ -80,8 +80,8 @@ impl Relay {
         if in_flight.exchange().upload_state() == Upload::Done {
             checkout.give_back();
         } else {
-            // The endpoint did not want the rest of the request: that connection cannot be used again.
-            in_flight.exchange().abort_upload();
+            // The endpoint did not want the rest of the request: that connection cannot be used again. The end of the
+            // exchange aborts the upload, and so closes it.
             drop(checkout);
         }
         drop(pick);

@@ -209,7 +209,6 @@ impl Exchange {
     /// further: the endpoint does not want it.
     pub(crate) fn answered(&self, refusal: bool) {
         self.enter(Phase::Downloading);
-        self.waker.borrow_mut().take();
         if refusal && self.upload_state.get() != Upload::Done {
             self.upload_state.set(Upload::Stopped);
         }
@@ -234,7 +233,6 @@ impl Exchange {
     pub(crate) fn sent(&self, bytes: usize) {
         self.bytes_out.set(self.bytes_out.get() + bytes as u64);
         self.since.set(Instant::now());
-        self.waker.borrow_mut().take();
     }
 
     /// Runs `step` until it is done or the exchange fails from outside (a time-out, a body that is too large).
@@ -344,15 +342,18 @@ impl Exchange {
         if self.failed.get().is_none() {
             self.failed.set(Some(reason));
             self.abort_upload();
-            if !wake(&self.waker) && self.phase.get() == Phase::Downloading {
-                // Nobody waits for the endpoint, so the client is the one that does not take its response.
-                self.client.stalled();
-            }
+            wake(&self.waker);
         }
     }
 
     /// Whether something has been waited for too long; the sweep calls this.
     pub(crate) fn check(&self, now: Instant) {
+        if self.failed.get().is_some() && self.phase.get() == Phase::Downloading {
+            // It failed at an earlier sweep and is still here, so hyper did not ask for more of the response: its
+            // buffer is full, because the client does not take what is in it.
+            self.client.stalled();
+            return;
+        }
         let waited = now.saturating_duration_since(self.since.get());
         let limits = self.timeouts.get();
         let expired = match self.phase.get() {
@@ -382,11 +383,9 @@ fn keep_waker(slot: &RefCell<Option<Waker>>, cx: &Context<'_>) {
     }
 }
 
-fn wake(slot: &RefCell<Option<Waker>>) -> bool {
+fn wake(slot: &RefCell<Option<Waker>>) {
     let waker = slot.borrow_mut().take();
-    let found = waker.is_some();
     if let Some(waker) = waker {
         waker.wake();
     }
-    found
 }

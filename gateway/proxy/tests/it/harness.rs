@@ -73,7 +73,12 @@ impl Setup {
             access_log: AccessLogOutput::Writer(Box::new(log.clone())),
             ..ProxyConfig::default()
         };
-        let live = LiveConfig { access_log: portolan_proxy::AccessLog::All, ..LiveConfig::default() };
+        let live = LiveConfig {
+            access_log: portolan_proxy::AccessLog::All,
+            // A connection that is closed is closed for the reason that the test is about, not for its age.
+            upstream_idle_timeout: Duration::from_secs(600),
+            ..LiveConfig::default()
+        };
         Self {
             config,
             live,

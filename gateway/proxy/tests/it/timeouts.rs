@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::harness::{Setup, Upstream, Wire, get, ok};
+use crate::harness::{Setup, Upstream, Wire, get, ok, soon};
 
 #[tokio::test]
 async fn an_endpoint_that_does_not_answer_is_504_and_is_let_go() {
@@ -85,7 +85,7 @@ async fn a_client_that_does_not_read_is_cut_off() {
     endpoint.next_message().await.unwrap();
     endpoint.write("HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n").await;
     let piece = vec![b'x'; 1 << 20];
-    while tokio::io::AsyncWriteExt::write_all(&mut endpoint.stream, &piece).await.is_ok() {}
+    while soon(tokio::io::AsyncWriteExt::write_all(&mut endpoint.stream, &piece)).await.is_ok() {}
     gateway.logged(|line| line["reason"] == "stream_idle_timeout").await;
 }
 
