@@ -46,7 +46,10 @@ pub(crate) fn control_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 
 /// Starts the log on standard error. Once a process.
 pub(crate) fn start_log(settings: &Settings) -> anyhow::Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_new(&settings.log)
+    // The client logs each failed request as an error of its own; the watches say what it means. Directives of the
+    // setting come after it, and so win.
+    let directives = format!("kube_client=off,{}", settings.log);
+    let filter = tracing_subscriber::EnvFilter::try_new(directives)
         .with_context(|| format!("--log {:?} is neither a level nor a list of directives", settings.log))?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)

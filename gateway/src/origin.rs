@@ -1,5 +1,6 @@
 //! Where this gateway's objects come from: a Kubernetes cluster or a folder of manifests.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -155,7 +156,10 @@ async fn kubernetes(
     let namespaces = match (settings.all_namespaces, &settings.namespaces[..]) {
         (true, _) => Namespaces::All,
         (false, []) => Namespaces::These(vec![connected.namespace.clone()]),
-        (false, names) => Namespaces::These(names.iter().map(|Name(name)| name.clone()).collect()),
+        (false, names) => {
+            let each_once: BTreeSet<&Name> = names.iter().collect();
+            Namespaces::These(each_once.into_iter().map(|Name(name)| name.clone()).collect())
+        }
     };
     let settings = KubernetesSettings::new(namespaces);
     KubernetesSource::new(connected.client.clone(), settings, config, metrics)

@@ -80,7 +80,8 @@ impl ListenerId {
 /// The object that asked for something: whom to tell when it cannot be honoured.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct ResourceRef {
-    /// The kind, as the source spells it: `Service`, `EndpointSlice`, `ConfigMap`, `File`, `Setting`.
+    /// The kind, as the source spells it: `Service`, `EndpointSlice`, `ConfigMap`, `File`, `Setting`, and `Source` for the
+    /// source itself.
     pub kind: Arc<str>,
     /// The namespace; empty where the kind has none.
     pub namespace: Arc<str>,

@@ -20,7 +20,7 @@ use kube::{Api, Client};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use super::backoff::random_between;
 use super::request::causes;
@@ -210,7 +210,7 @@ impl Election {
         if changed && holds {
             info!(lease = self.settings.name, "lease is held, this replica writes Events");
         } else if changed {
-            warn!(lease = self.settings.name, "lease is lost");
+            info!(lease = self.settings.name, "lease is held no more, this replica writes no Events");
         }
     }
 }

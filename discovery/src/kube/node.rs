@@ -31,7 +31,7 @@ pub async fn zone(client: &Client, name: &str) -> Option<String> {
             zone
         }
         Err(failure) => {
-            warn!(
+            info!(
                 node = name, %failure,
                 "zone of the own node cannot be read, zone hints are not followed; give --zone or the right to get the node"
             );

@@ -242,7 +242,7 @@ impl FromStr for Percent {
 }
 
 /// The name of a Kubernetes object (RFC 1123 subdomain), which serves as a token in HTTP too.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Name(pub(crate) String);
 
 impl FromStr for Name {
