@@ -84,7 +84,7 @@ impl ProxyView {
 
 impl Proxy {
     /// Starts the workers, and on the calling (control) runtime the publisher, the prober and what opens and closes
-    /// sockets. Listeners are part of the snapshots: [`Proxy::listeners`] tells what became of them.
+    /// sockets. Listeners are part of the snapshots: [`ProxyView::listeners`] tells what became of them.
     ///
     /// # Errors
     /// If threads or runtimes cannot be made, the pseudonym is not a token, or a metric is registered already.
