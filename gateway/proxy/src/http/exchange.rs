@@ -18,6 +18,7 @@ use portolan_model::Timeouts;
 use tokio::time::Instant;
 
 use crate::error::Reason;
+use crate::http::headers::new_request_id;
 use crate::listener::Client;
 use crate::telemetry::{Record, Series};
 
@@ -155,9 +156,12 @@ impl Exchange {
         matches!(self.upload_state.get(), Upload::Stopped | Upload::Aborted)
     }
 
-    /// The request's id, once it has one.
-    pub(crate) fn request_id(&self) -> Option<HeaderValue> {
-        self.record.borrow().as_ref().and_then(|record| record.request_id.clone())
+    /// The request's id: the one that its head was given, or, if it failed before, one made now and told in its record.
+    pub(crate) fn request_id(&self) -> HeaderValue {
+        match self.record.borrow_mut().as_mut() {
+            Some(record) => record.request_id.get_or_insert_with(new_request_id).clone(),
+            None => new_request_id(),
+        }
     }
 
     /// Notes something in the record, which exists until the exchange has ended.
@@ -174,11 +178,8 @@ impl Exchange {
     }
 
     /// The request found its route and cluster.
-    pub(crate) fn routed(&self, series: Rc<Series>, generation: u64) {
-        self.note(|record| {
-            record.series = Some(series);
-            record.generation = generation;
-        });
+    pub(crate) fn routed(&self, series: Rc<Series>) {
+        self.note(|record| record.series = Some(series));
     }
 
     /// What the cluster's policy says of time; the clock of the whole request has run since its head was in.

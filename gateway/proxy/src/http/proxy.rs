@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use http::request::Parts;
 use http::{HeaderValue, Request, Response, Version};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use portolan_model::Affinity;
 
@@ -68,9 +69,10 @@ async fn answer(exchange: &Rc<Exchange>, mut parts: Parts) -> Result<Answer, Fai
 
     // 2. Which rule and cluster answer it. The table is read once, so that the whole request sees one generation.
     let table = worker.table();
+    exchange.note(|record| record.generation = table.generation());
     let rule = find(&table, client, &parts, &target)?;
     let cluster = rule.backend(worker.random()).ok_or_else(no_backend)?;
-    exchange.routed(worker.series(rule, cluster), table.generation());
+    exchange.routed(worker.series(rule, cluster));
 
     // 3. What the endpoint gets to see.
     let affinity = policy_affinity(exchange, cluster);
@@ -153,10 +155,12 @@ fn affinity_cookie(affinity: &Affinity, pick: &Pick) -> Option<HeaderValue> {
 
 /// Sends an answer of our own; the record ends with it.
 fn own(in_flight: InFlight, response: Response<Body>, reason: Option<Reason>) -> Response<Body> {
-    in_flight.exchange().note(|record| {
+    let exchange = in_flight.exchange();
+    exchange.note(|record| {
         record.status = response.status().as_u16();
         record.reason = reason;
     });
+    exchange.sent(response.body().size_hint().lower() as usize);
     in_flight.complete();
     response
 }

@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version, he
 use serde::Serialize;
 
 use super::body::Body;
-use super::headers::{X_REQUEST_ID, new_request_id};
+use super::headers::X_REQUEST_ID;
 use crate::error::{Failure, Reason};
 
 /// Says why the gateway itself answered.
@@ -103,9 +103,8 @@ fn grpc_status(status: StatusCode) -> u8 {
 }
 
 /// The answer to a request that failed here.
-pub(crate) fn failure(failure: &Failure, manner: Manner, request_id: Option<HeaderValue>) -> Response<Body> {
+pub(crate) fn failure(failure: &Failure, manner: Manner, request_id: HeaderValue) -> Response<Body> {
     let status = status(failure.reason);
-    let request_id = request_id.unwrap_or_else(new_request_id);
     let mut response = match manner.form {
         Form::Grpc => grpc(failure, status),
         Form::Text => text(failure),
@@ -215,7 +214,7 @@ mod tests {
     #[test]
     fn the_reason_stands_in_header_and_body_and_grpc_gets_its_own_status() {
         let told = Failure::new(Reason::NoEndpoints, "nobody is \"there\"");
-        let response = failure(&told, manner(header::ACCEPT, "*/*"), Some(HeaderValue::from_static("r1")));
+        let response = failure(&told, manner(header::ACCEPT, "*/*"), HeaderValue::from_static("r1"));
         assert_eq!(response.status(), 503);
         assert_eq!(response.headers()["x-portolan-reason"], "no_endpoints");
         let Body::Own(body) = response.body() else { panic!("a body of our own") };
@@ -223,7 +222,7 @@ mod tests {
             body,
             "{\"status\":503,\"reason\":\"no_endpoints\",\"message\":\"nobody is \\\"there\\\"\",\"request_id\":\"r1\"}"
         );
-        let response = failure(&told, manner(header::CONTENT_TYPE, "application/grpc"), None);
+        let response = failure(&told, manner(header::CONTENT_TYPE, "application/grpc"), HeaderValue::from_static("r1"));
         assert_eq!(
             (response.status().as_u16(), &response.headers()["grpc-status"]),
             (200, &HeaderValue::from_static("14"))

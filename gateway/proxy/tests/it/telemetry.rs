@@ -38,9 +38,12 @@ async fn the_log_can_be_told_at_run_time_to_keep_to_errors() {
     });
     let mut client = Wire::connect(gateway.edge).await;
     client.ask(&get("/orders/good")).await;
-    client.ask(&get("/nothing")).await;
+    let answer = client.ask(&get("/nothing")).await;
     let first = gateway.logged(|line| line["path"] != "").await;
     assert_eq!((&first["path"], &first["reason"]), (&"/nothing".into(), &"no_route".into()));
+    assert_eq!(first["request_id"].as_str(), answer.field("x-request-id"), "{first}");
+    assert_eq!(first["bytes_out"], answer.body.len(), "{first}");
+    assert_ne!(first["generation"], 0, "{first}");
 }
 
 #[tokio::test]
