@@ -25,12 +25,18 @@ pub(crate) fn cargo() -> Command {
 
 /// Runs a command with its output on the terminal; anything but success is an error.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
-    let shown = format!("{command:?}").replace('"', "");
+    let shown = shown(command);
     let status = command.stdin(Stdio::null()).status().with_context(|| format!("cannot run `{shown}`"))?;
     if !status.success() {
         bail!("`{shown}` failed: {status}");
     }
     Ok(())
+}
+
+/// The command as a person would type it, without its environment.
+fn shown(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
 /// Where cargo-deny is; it is installed into the cache first when it is missing (about a minute).

@@ -131,7 +131,8 @@ fn ip(arguments: &[&str]) -> Result<String> {
 
 /// Runs a command to its end; a failure carries what it said.
 pub(crate) fn succeed(command: &mut Command) -> Result<Output> {
-    let shown = format!("{command:?}").replace('"', "");
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let shown = words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
     let output = match command.stdin(Stdio::null()).output() {
         Ok(output) => output,
         Err(error) if error.kind() == ErrorKind::NotFound => {
