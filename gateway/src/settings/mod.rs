@@ -1,6 +1,6 @@
 //! Settings: how this process runs, as opposed to what it routes.
 //!
-//! One table, [`settings!`] below, says everything about each setting once: its name, its type, its default, whether a
+//! One table, `settings!` below, says everything about each setting once: its name, its type, its default, whether a
 //! change takes effect at once (`live`) or needs a restart (`startup`), and what it means. From it come the flags, the
 //! environment variables (`PORTOLAN_…`), the keys of the configuration file, the typed [`Settings`], and
 //! `docs/configuration.md`. A flag beats an environment variable, which beats the file, which beats the default.

@@ -222,7 +222,8 @@ mod tests {
             body,
             "{\"status\":503,\"reason\":\"no_endpoints\",\"message\":\"nobody is \\\"there\\\"\",\"request_id\":\"r1\"}"
         );
-        let response = failure(&told, manner(header::CONTENT_TYPE, "application/grpc"), HeaderValue::from_static("r1"));
+        let response =
+            failure(&told, manner(header::CONTENT_TYPE, "application/grpc"), HeaderValue::from_static("r1"));
         assert_eq!(
             (response.status().as_u16(), &response.headers()["grpc-status"]),
             (200, &HeaderValue::from_static("14"))
