@@ -16,18 +16,12 @@ pub(crate) struct Pod {
 }
 
 impl Pod {
-    /// Starts it and returns when it listens. It says `name` in each answer; `on_term` is what SIGTERM does to it.
-    pub(crate) fn start(name: &str, address: Ipv4Addr, on_term: &str) -> Result<Self> {
+    /// Starts it and returns when it listens. It says `name` in each answer; `arguments` are more of its own: how slow
+    /// it is, what SIGTERM does to it.
+    pub(crate) fn start(name: &str, address: Ipv4Addr, arguments: &[&str]) -> Result<Self> {
         let mut child = Command::new(super::program("portolan-loadtest")?)
-            .args([
-                "backend",
-                "--listen",
-                &format!("{address}:{TARGET_PORT}"),
-                "--name",
-                name,
-                "--on-term",
-                on_term,
-            ])
+            .args(["backend", "--listen", &format!("{address}:{TARGET_PORT}"), "--name", name])
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()?;

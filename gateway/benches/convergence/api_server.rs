@@ -24,7 +24,7 @@ pub(crate) fn measure(figures: &mut Figures) -> Result<()> {
     let Some(control_plane) = cluster::control_plane()? else { return Ok(()) };
     Portolan::prepare(&control_plane)?;
     let pods = [("a", 1), ("b", 2)]
-        .map(|(name, last)| Pod::start(name, Ipv4Addr::new(10, 1, 0, last), "exit"))
+        .map(|(name, last)| Pod::start(name, Ipv4Addr::new(10, 1, 0, last), &[]))
         .into_iter()
         .collect::<Result<Vec<_>>>()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;

@@ -171,7 +171,9 @@ impl Shop {
 fn start(generation: usize, place: usize) -> Result<Pod> {
     let octet = |number: usize| u8::try_from(number).expect("there are few of them");
     let address = Ipv4Addr::new(10, 20, octet(generation % ADDRESS_GENERATIONS), octet(place + 1));
-    Pod::start(&format!("g{generation:02}-{place}"), address, "delay=100ms")
+    // So slow that some requests are always under way when it is told to go.
+    let arguments = ["--latency", "10ms", "--on-term", "delay=100ms"];
+    Pod::start(&format!("g{generation:02}-{place}"), address, &arguments)
 }
 
 /// The API server may be asked as soon as it listens; until then, and while it starts, it refuses.
