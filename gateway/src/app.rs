@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 use portolan_discovery::Discovered;
-use portolan_model::Role;
 use portolan_proxy::{Proxy, ProxyConfig};
 use prometheus::Registry;
 use tokio::signal::unix::{SignalKind, signal};
@@ -27,8 +26,13 @@ use crate::translated;
 pub(crate) fn run(settings: Settings, said: Said) -> anyhow::Result<ExitCode> {
     start_log(&settings)?;
     control_runtime()?.block_on(async {
-        let gateway = Gateway::start(settings, said).await?;
-        stop_signal().await;
+        // Listened to from the start: process 1 of a container ignores signals that it does not listen to.
+        let mut stop = tokio::spawn(stop_signal());
+        let gateway = tokio::select! {
+            gateway = Gateway::start(settings, said) => gateway?,
+            _ = &mut stop => return Ok(ExitCode::SUCCESS),
+        };
+        stop.await.context("waiting for a signal panicked")?;
         gateway.drain().await;
         Ok(ExitCode::SUCCESS)
     })
@@ -92,9 +96,9 @@ impl Gateway {
         let token = admin_token(&settings)?;
         let registry = Registry::new();
         let origin = Origin::choose(&settings, &registry).await?;
+        probe_listeners(&settings)?;
         let status = admin::bind("status", settings.status).await?;
         let admin = admin::bind("admin", settings.admin).await?;
-        probe_listeners(&settings)?;
         let live = live::follow(settings.clone(), said, origin.config_map(&settings));
         let discovered = origin.discover(&settings, &live, &registry).await?;
         let proxy = data_path(&settings, &live, &discovered, &registry)?;
@@ -121,6 +125,7 @@ impl Gateway {
         self.view.discovered.clone().ready().await;
         // The sender lives as long as the proxy, which lives as long as this.
         drop(self.proxy.publishing().wait_for(|generation| *generation > 0).await);
+        drop(self.proxy.listeners().wait_for(|listeners| !listeners.is_empty()).await);
     }
 
     /// Lets requests finish; another signal to stop cuts that short.
@@ -143,13 +148,9 @@ impl Gateway {
 
 /// The sockets themselves are opened once there is a table to serve; a port that is taken is told before.
 fn probe_listeners(settings: &Settings) -> anyhow::Result<()> {
-    for listener in translated::listeners(settings) {
-        let (flag, bind) = match listener.role {
-            Role::Edge => ("listen", listener.bind),
-            Role::Cluster => ("listen-cluster", listener.bind),
-        };
+    for (setting, bind) in settings.binds() {
         portolan_proxy::probe(bind).with_context(|| {
-            format!("--{flag} {bind} cannot be bound: is another process on that port? Choose another with --{flag}")
+            format!("--{setting} {bind} cannot be bound: is another process on that port? Choose another by --{setting}")
         })?;
     }
     Ok(())

@@ -7,6 +7,7 @@ mod admin;
 mod app;
 mod check;
 mod live;
+mod open_files;
 mod origin;
 mod quickstart;
 mod settings;

@@ -8,6 +8,7 @@ use portolan_model::{
 };
 use portolan_proxy::{AccessLog, LiveConfig, ProxyConfig};
 
+use crate::open_files;
 use crate::settings::{self, Expose, Name, Settings, Workers};
 
 /// The share of requests that a sampled access log shows besides the failed ones.
@@ -87,7 +88,7 @@ pub(crate) fn proxy_config(settings: &Settings) -> ProxyConfig {
     ProxyConfig {
         workers: settings.worker_threads(),
         pseudonym: format!("{via}-{:08x}", fastrand::u32(..)),
-        max_connections: settings.max_connections as usize,
+        max_connections: open_files::client_connections(settings.max_connections as usize),
         max_head_bytes: settings.max_head_bytes as usize,
         ..ProxyConfig::default()
     }

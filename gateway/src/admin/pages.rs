@@ -1,6 +1,7 @@
 //! The pages and what they read from.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::extract::{Query, State};
@@ -10,7 +11,7 @@ use axum::{Json, Router};
 use http::{StatusCode, header};
 use portolan_discovery::{Discovered, SourceStatus};
 use portolan_model::Finding;
-use portolan_proxy::ProxyView;
+use portolan_proxy::{ListenerState, ProxyView};
 use prometheus::{Encoder, Registry, TextEncoder};
 use serde::Serialize;
 use tokio::sync::watch;
@@ -33,6 +34,14 @@ impl View {
     /// Who reports findings: the store, the data path, the settings.
     pub(crate) fn finding_sources(&self) -> Vec<watch::Receiver<Arc<Vec<Finding>>>> {
         vec![self.discovered.findings.clone(), self.proxy.findings(), self.setting_findings.clone()]
+    }
+
+    /// Whether each listener that was asked for accepts. Before the first table none is asked for.
+    fn listeners(&self) -> Vec<Open> {
+        let open = |state: &ListenerState| matches!(state, ListenerState::Bound { .. });
+        let listeners = self.proxy.listeners();
+        let listeners = listeners.borrow();
+        listeners.iter().map(|it| Open { bind: it.listener.bind, open: open(&it.state) }).collect()
     }
 
     /// Every finding there is, each once.
@@ -73,7 +82,14 @@ struct Readiness {
     draining: bool,
     /// Whether the workers use a table made of every required source's first full picture.
     table: bool,
+    listeners: Vec<Open>,
     sources: Vec<Source>,
+}
+
+#[derive(Serialize)]
+struct Open {
+    bind: SocketAddr,
+    open: bool,
 }
 
 #[derive(Serialize)]
@@ -101,10 +117,13 @@ impl From<&SourceStatus> for Source {
 async fn ready(State(view): State<Arc<View>>) -> Response {
     let draining = *view.draining.borrow();
     let table = view.discovered.is_ready() && *view.proxy.publishing().borrow() > 0;
-    let ready = table && !draining;
+    let listeners = view.listeners();
+    let all_open =
+        listeners.len() == view.proxy.table().listeners().count() && listeners.iter().all(|it| it.open);
+    let ready = table && all_open && !draining;
     let sources = view.discovered.sources.borrow().iter().map(Source::from).collect();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(Readiness { ready, draining, table, sources })).into_response()
+    (status, Json(Readiness { ready, draining, table, listeners, sources })).into_response()
 }
 
 async fn metrics(State(view): State<Arc<View>>) -> Response {

@@ -101,14 +101,14 @@ settings! {
     /// folder is watched.
     Startup files: Option<PathBuf> = "files" "" "DIR" by value::optional;
     /// Addresses for callers from outside (edge role): path and host routes.
-    Startup listen: Vec<SocketAddr> = "listen" "0.0.0.0:8080" "ADDR:PORT" by value::list;
+    Startup listen: Vec<SocketAddr> = "listen" "0.0.0.0:8080" "ADDR:PORT" by value::socket_list;
     /// Addresses for callers inside the Kubernetes cluster (cluster role): besides, the Services' own names.
-    Startup listen_cluster: Vec<SocketAddr> = "listen-cluster" "0.0.0.0:8081" "ADDR:PORT" by value::list;
+    Startup listen_cluster: Vec<SocketAddr> = "listen-cluster" "0.0.0.0:8081" "ADDR:PORT" by value::socket_list;
     /// Address of the status pages for the kubelet and Prometheus: `/livez`, `/readyz`, `/metrics`, nothing else.
-    Startup status: SocketAddr = "status" "0.0.0.0:9902" "ADDR:PORT" by value::one;
+    Startup status: SocketAddr = "status" "0.0.0.0:9902" "ADDR:PORT" by value::socket;
     /// Address of the admin pages: the status pages and `/table`, `/findings`, `/explain`. On another address than
     /// loopback it needs `admin-token-file`.
-    Startup admin: SocketAddr = "admin" "127.0.0.1:9901" "ADDR:PORT" by value::one;
+    Startup admin: SocketAddr = "admin" "127.0.0.1:9901" "ADDR:PORT" by value::socket;
     /// A file with the token that callers of the admin pages must send as `Authorization: Bearer TOKEN`.
     Startup admin_token_file: Option<PathBuf> = "admin-token-file" "" "FILE" by value::optional;
     /// Worker threads, each with sockets, connections and timers of its own. `auto` is the CPU quota rounded up, or
@@ -136,6 +136,7 @@ settings! {
     /// node, where it may read that.
     Startup zone: Option<String> = "zone" "" "ZONE" by value::optional;
     /// The ConfigMap of this gateway, in its own namespace: its key `portolan.yaml` is followed for `live` settings.
+    /// Settings at the start come from `--config`: mount the same ConfigMap there, as `deploy/base` does.
     Startup config_map: Option<Name> = "config-map" "" "NAME" by value::optional;
     /// Write findings as Events onto the Kubernetes objects at fault (one replica does).
     Startup events: bool = "events" "true" "BOOL" by value::switch;
@@ -191,11 +192,19 @@ settings! {
     /// The largest head of a request or response in bytes (431 or 502 beyond). Also the most that one direction of one
     /// connection buffers.
     Startup max_head_bytes: u32 = "max-head-bytes" "65536" "BYTES" by value::head_bytes;
-    /// The most client connections at once, over all workers. Each costs about 20 KiB and a file descriptor.
+    /// The most client connections at once, over all workers. Each costs about 20 KiB, and two file descriptors with the
+    /// connection to the endpoint: where the limit of open files allows fewer, that counts.
     Startup max_connections: u32 = "max-connections" "50000" "N" by value::positive;
 }
 
 impl Settings {
+    /// Every address that is bound, with the setting that asks for it.
+    pub(crate) fn binds(&self) -> Vec<(&'static str, SocketAddr)> {
+        let edge = self.listen.iter().map(|&bind| ("listen", bind));
+        let cluster = self.listen_cluster.iter().map(|&bind| ("listen-cluster", bind));
+        edge.chain(cluster).chain([("status", self.status), ("admin", self.admin)]).collect()
+    }
+
     /// Whether the admin pages stand on an address that only this machine can reach.
     pub(crate) fn admin_is_local(&self) -> bool {
         self.admin.ip().is_loopback()

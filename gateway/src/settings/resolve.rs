@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::Path;
 
 use super::{SPECS, Settings, Spec};
@@ -61,8 +62,11 @@ impl ConfigFile {
         if yaml.trim().is_empty() {
             return Ok(Self { label: label.to_owned(), values: BTreeMap::new() });
         }
-        let read: Option<BTreeMap<String, serde_json::Value>> = serde_saphyr::from_str(yaml)
-            .map_err(|error| fault(format!("not a mapping of settings: {error}")))?;
+        // YAML 1.1 would take the words on and off for booleans; here off is a value of settings.
+        let options = serde_saphyr::options! { strict_booleans: true, with_snippet: false };
+        let read: Option<BTreeMap<String, serde_json::Value>> =
+            serde_saphyr::from_str_with_options(yaml, options)
+                .map_err(|error| fault(format!("not a mapping of settings: {error}")))?;
         let mut values = BTreeMap::new();
         for (key, value) in read.unwrap_or_default() {
             let texts = texts(&value)
@@ -87,15 +91,21 @@ impl ConfigFile {
     }
 }
 
+/// The texts of a value or of a list of values; none for anything else.
 fn texts(value: &serde_json::Value) -> Option<Vec<String>> {
+    match value {
+        serde_json::Value::Array(values) => values.iter().map(text).collect(),
+        value => text(value).map(|text| vec![text]),
+    }
+}
+
+fn text(value: &serde_json::Value) -> Option<String> {
     use serde_json::Value::{Array, Bool, Null, Number, Object, String};
     match value {
-        Null => Some(Vec::new()),
-        Bool(value) => Some(vec![value.to_string()]),
-        Number(value) => Some(vec![value.to_string()]),
-        String(value) => Some(vec![value.clone()]),
-        Array(values) => values.iter().map(|value| texts(value)?.pop()).collect(),
-        Object(_) => None,
+        Bool(value) => Some(value.to_string()),
+        Number(value) => Some(value.to_string()),
+        String(value) => Some(value.clone()),
+        Null | Array(_) | Object(_) => None,
     }
 }
 
@@ -125,14 +135,35 @@ pub(crate) fn resolve(
 ) -> Result<Settings, Vec<Problem>> {
     let mut texts = Texts { flags, variable, file, problems: unknown_keys(file) };
     let settings = Settings::from_texts(&mut texts);
-    if settings.as_ref().is_some_and(|settings| settings.all_namespaces && !settings.namespaces.is_empty()) {
-        let message = "namespaces and all-namespaces exclude each other: which of them is meant?".to_owned();
-        texts.problems.push(Problem { origin: "settings".to_owned(), message });
-    }
+    texts.problems.extend(settings.iter().flat_map(contradictions));
     match settings {
         Some(settings) if texts.problems.is_empty() => Ok(settings),
         _ => Err(texts.problems),
     }
+}
+
+/// What each setting allows by itself, but not together.
+fn contradictions(settings: &Settings) -> Vec<Problem> {
+    let problem = |message: String| Problem { origin: "settings".to_owned(), message };
+    let mut problems = Vec::new();
+    if settings.all_namespaces && !settings.namespaces.is_empty() {
+        problems
+            .push(problem("namespaces and all-namespaces exclude each other: which is meant?".to_owned()));
+    }
+    let binds = settings.binds();
+    for (index, (name, address)) in binds.iter().enumerate() {
+        for (other, taken) in binds[..index].iter().filter(|(_, taken)| overlap(*address, *taken)) {
+            problems
+                .push(problem(format!("{other} {taken} and {name} {address} overlap: choose another port")));
+        }
+    }
+    problems
+}
+
+/// Whether two sockets cannot be bound side by side. An unspecified IPv6 address takes IPv4 as well.
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    let covers = |a: SocketAddr, b: SocketAddr| a.ip().is_unspecified() && (a.is_ipv6() || b.is_ipv4());
+    a.port() == b.port() && a.port() != 0 && (a.ip() == b.ip() || covers(a, b) || covers(b, a))
 }
 
 fn unknown_keys(file: &ConfigFile) -> Vec<Problem> {
@@ -149,23 +180,8 @@ fn unknown_keys(file: &ConfigFile) -> Vec<Problem> {
 
 fn nearest(key: &str) -> Option<&'static str> {
     let key = key.replace('_', "-").to_ascii_lowercase();
-    let distances = SPECS.iter().map(|spec| (distance(&key, spec.name), spec.name));
-    distances.min().filter(|(distance, _)| *distance <= 3).map(|(_, name)| name)
-}
-
-/// Edits (insert, delete, replace) from one word to the other.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.bytes().enumerate() {
-            let replaced = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
+    let distances = SPECS.iter().map(|spec| (strsim::osa_distance(&key, spec.name), spec.name));
+    distances.min().filter(|(distance, name)| *distance <= name.len() / 3).map(|(_, name)| name)
 }
 
 /// The texts that were given, with a memory of what was wrong with them.
@@ -203,12 +219,14 @@ impl Texts<'_> {
             return (format!("environment variable {}", spec.variable()), split(spec, &text));
         }
         if let Some(texts) = self.file.values.get(spec.name) {
-            return (format!("key {} in {}", spec.name, self.file.label), texts.clone());
+            let texts = texts.iter().flat_map(|text| split(spec, text)).collect();
+            return (format!("key {} in {}", spec.name, self.file.label), texts);
         }
         (format!("default of {}", spec.name), split(spec, spec.default))
     }
 }
 
+/// The values of a text; a list may be written with commas anywhere.
 fn split(spec: &Spec, text: &str) -> Vec<String> {
     if spec.list { text.split(',').map(str::to_owned).collect() } else { vec![text.to_owned()] }
 }
@@ -216,7 +234,7 @@ fn split(spec: &Spec, text: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::{Expose, Workers};
+    use crate::settings::{AccessLog, Expose, Workers};
 
     fn flags(given: &[(&'static str, &str)]) -> Flags {
         Flags(given.iter().map(|(name, text)| (*name, vec![(*text).to_owned()])).collect())
@@ -272,6 +290,13 @@ mod tests {
             (Flags::default(), "trusted-proxies: [10.0.0.0/8, ten]", "\"ten\": a network such as 10.0.0.0/8"),
             (Flags::default(), "retries: 5", "at most 2 retries"),
             (Flags::default(), "namespaces: [a]\nall-namespaces: true", "exclude each other"),
+            (
+                Flags::default(),
+                "listen: 0.0.0.0:9000\nadmin: 127.0.0.1:9000",
+                "listen 0.0.0.0:9000 and admin 127.0.0.1:9000",
+            ),
+            (Flags::default(), "listen: ':8080'", "an address and a port such as 0.0.0.0:8080"),
+            (Flags::default(), "bogus: 1", "there is no such setting; docs/configuration.md"),
         ];
         for (flags, yaml, expected) in table {
             let file = ConfigFile::parse("f.yaml", yaml).unwrap();
@@ -282,6 +307,19 @@ mod tests {
         assert!(error.starts_with("f.yaml: not a mapping of settings"), "{error}");
         let error = ConfigFile::parse("f.yaml", "listen: {a: b}").unwrap_err().to_string();
         assert_eq!(error, "f.yaml: listen: a value or a list of values is expected");
+    }
+
+    #[test]
+    fn words_and_lists_can_be_written_as_in_flags() {
+        let yaml = "access-log: off\nrequest-timeout: off\nmax-body-bytes: off\nvia: true\nnamespaces: a, b\nlisten: []";
+        let settings = resolve(&Flags::default(), &none, &ConfigFile::parse("f", yaml).unwrap()).unwrap();
+        assert_eq!((settings.access_log, settings.request_timeout), (AccessLog::Off, None));
+        assert_eq!(settings.namespaces.len(), 2);
+        assert!(settings.listen.is_empty());
+        for yaml in ["listen:", "listen: [[a]]", "listen: {a: b}"] {
+            let error = ConfigFile::parse("f", yaml).unwrap_err().to_string();
+            assert_eq!(error, "f: listen: a value or a list of values is expected", "{yaml}");
+        }
     }
 
     #[test]

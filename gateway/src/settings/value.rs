@@ -1,7 +1,7 @@
 //! The values that settings take, each read from the text that a user wrote. The same readers serve flags, environment
 //! and file, so that a mistake is described in the same words wherever it was made.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -31,6 +31,18 @@ pub(crate) fn list<T: FromStr<Err: ToString>>(texts: &[String]) -> Result<Vec<T>
         text.trim().parse().map_err(|error: T::Err| format!("{text:?}: {}", error.to_string()))
     };
     texts.iter().filter(|text| !text.is_empty()).map(read).collect()
+}
+
+/// An address with its port.
+pub(crate) fn socket(texts: &[String]) -> Result<SocketAddr, String> {
+    one::<String>(texts)?
+        .parse()
+        .map_err(|_| "an address and a port such as 0.0.0.0:8080 is expected".to_owned())
+}
+
+/// Several addresses with their ports.
+pub(crate) fn socket_list(texts: &[String]) -> Result<Vec<SocketAddr>, String> {
+    texts.iter().filter(|text| !text.is_empty()).map(|text| socket(&[text.trim().to_owned()])).collect()
 }
 
 /// `true` or `false`.

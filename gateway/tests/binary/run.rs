@@ -131,6 +131,18 @@ fn the_pages_show_what_is_and_why() {
 }
 
 #[test]
+fn callers_of_the_pages_who_say_nothing_are_sent_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = Gateway::start(folder.path(), &[]);
+    let mut silent = TcpStream::connect(gateway.status).unwrap();
+    silent.write_all(b"GET /livez HT").unwrap();
+    silent.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut rest = Vec::new();
+    silent.read_to_end(&mut rest).expect("the gateway ends the connection by itself");
+    assert_eq!(fetch(gateway.status, "/livez").unwrap().status, 200);
+}
+
+#[test]
 fn admin_pages_with_a_token_answer_only_those_who_have_it() {
     let folder = tempfile::tempdir().unwrap();
     let token = folder.path().join("token");

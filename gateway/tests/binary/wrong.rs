@@ -8,7 +8,10 @@ use crate::gateway::{free, output, portolan};
 fn every_wrong_setting_is_refused_with_its_name_its_value_and_what_is_expected() {
     let table: &[(&[&str], &str)] = &[
         (&["--workers", "0"], "flag --workers: \"0\" cannot be used: auto or a number from 1 to 1024"),
-        (&["--listen", "8080"], "flag --listen: \"8080\" cannot be used"),
+        (
+            &["--listen", "8080"],
+            "flag --listen: \"8080\" cannot be used: an address and a port such as 0.0.0.0:8080",
+        ),
         (&["--listen-cluster", "nowhere:80"], "flag --listen-cluster: \"nowhere:80\" cannot be used"),
         (&["--status", "x"], "flag --status"),
         (&["--admin", "x"], "flag --admin"),
