@@ -102,8 +102,10 @@ async fn one_replica_tells_on_the_object_at_fault_and_another_takes_over() {
     second.end.cancel();
 }
 
+/// Whether the Event is ours and about this object: the API server's own controllers write some, too.
 fn is_about(event: &Event, name: &str) -> bool {
-    event.regarding.as_ref().is_some_and(|object| object.name.as_deref() == Some(name))
+    let is_ours = event.reporting_instance.as_deref().is_some_and(|it| it.starts_with("replica-"));
+    is_ours && event.regarding.as_ref().is_some_and(|object| object.name.as_deref() == Some(name))
 }
 
 /// Watches for the Event. A watch without a version begins with what is there.

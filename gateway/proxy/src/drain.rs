@@ -33,7 +33,7 @@ pub(crate) struct WorkerReport {
     pub(crate) aborted: usize,
 }
 
-/// A worker that is finishing. Its sockets are closed; responses ask for their connection to be closed.
+/// A worker that is finishing. Its sockets are closed or just being closed; responses ask for their connection to be closed.
 pub(crate) struct Draining {
     deadline: watch::Receiver<Instant>,
     done: oneshot::Sender<WorkerReport>,
@@ -41,7 +41,7 @@ pub(crate) struct Draining {
 }
 
 impl Draining {
-    /// Begins when the worker has closed its sockets.
+    /// Begins, and counts what there is, before the worker closes its sockets.
     pub(crate) fn begin(
         worker: &Rc<Worker>,
         deadline: watch::Receiver<Instant>,

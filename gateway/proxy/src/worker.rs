@@ -174,8 +174,8 @@ async fn run(parts: Parts) {
                 }
                 Some(Command::Drain { deadline, done }) => {
                     worker.closing_since.set(Some(Instant::now()));
-                    acceptors.close_all().await;
                     draining = Some(Draining::begin(&worker, deadline, done));
+                    acceptors.close_all().await;
                     sweep = interval(DRAIN_SWEEP);
                 }
             },
