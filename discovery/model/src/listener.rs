@@ -50,6 +50,8 @@ pub struct Roles {
 impl Roles {
     /// Reachable everywhere.
     pub const ALL: Self = Self { edge: true, cluster: true };
+    /// Reachable for callers from outside only.
+    pub const EDGE: Self = Self { edge: true, cluster: false };
     /// Reachable for callers inside the Kubernetes cluster only.
     pub const CLUSTER: Self = Self { edge: false, cluster: true };
 
