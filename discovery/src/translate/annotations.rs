@@ -310,6 +310,7 @@ fn path_prefix(value: &str) -> Result<String, String> {
         return Err("it has two slashes in a row".to_owned());
     }
     sound_path(path)?;
+    sound_escapes(path)?;
     Ok(path.to_owned())
 }
 
@@ -326,6 +327,26 @@ fn sound_path(path: &str) -> Result<(), String> {
     }
     if path.split('/').any(|segment| matches!(segment, "." | "..")) {
         return Err("it has a . or .. segment".to_owned());
+    }
+    Ok(())
+}
+
+/// A request with any of these in its path is refused before it is matched.
+fn sound_escapes(path: &str) -> Result<(), String> {
+    for (at, _) in path.match_indices('%') {
+        let code = path.get(at + 1..at + 3).filter(|code| code.bytes().all(|b| b.is_ascii_hexdigit()));
+        match code.map(str::to_ascii_lowercase).as_deref() {
+            None => return Err("a % has no two hexadecimal digits behind it".to_owned()),
+            Some("2f" | "5c") => return Err("an encoded slash or backslash is never routed".to_owned()),
+            Some("00") => return Err("an encoded NUL is never routed".to_owned()),
+            Some(_) => {}
+        }
+    }
+    // What stands behind a semicolon is cut before dot segments are looked for, as some servers do.
+    let decoded = path.replace("%2e", ".").replace("%2E", ".").replace("%3b", ";").replace("%3B", ";");
+    let is_dots = |segment: &str| matches!(segment.split(';').next(), Some("." | ".."));
+    if decoded.split('/').any(is_dots) {
+        return Err("it has an encoded . or .. segment, or one before a semicolon".to_owned());
     }
     Ok(())
 }

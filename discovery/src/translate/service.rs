@@ -244,17 +244,8 @@ impl<'a> Translation<'a> {
             said.routes.push(Arc::new(self.edge_route(port, None, &prefix, strip)));
         }
         for host in &self.asked.hosts {
-            if self.is_reserved(host) {
-                let message =
-                    format!("{host} is a name inside the Kubernetes cluster, which belongs to its Service");
-                said.findings.push(Finding::error(
-                    &self.service.resource,
-                    field("host"),
-                    "ReservedHost",
-                    message,
-                ));
-            } else {
-                said.routes.push(Arc::new(self.edge_route(port, Some(host), &prefix, strip)));
+            if let Some(roles) = self.roles_of(host, &mut said.findings) {
+                said.routes.push(Arc::new(self.edge_route(port, Some((host, roles)), &prefix, strip)));
             }
         }
     }
@@ -275,10 +266,43 @@ impl<'a> Translation<'a> {
         }
     }
 
+    /// Where the annotation can have this host: nowhere, at edge listeners, or everywhere. A cluster listener speaks for
+    /// every Service by its own name, exposed or not, so no other may answer to what can be such a name. The form
+    /// of the host decides alone, and not which Services and namespaces there are: those may come and go later.
+    fn roles_of(&self, host: &Hostname, findings: &mut Vec<Finding>) -> Option<Roles> {
+        let resource = &self.service.resource;
+        if self.is_reserved(host) {
+            let message =
+                format!("{host} is a name inside the Kubernetes cluster, which belongs to its Service");
+            findings.push(Finding::error(resource, field("host"), "ReservedHost", message));
+            return None;
+        }
+        if !self.may_be_own_name(host) {
+            return Some(Roles::ALL);
+        }
+        let message = format!(
+            "{host} is served at edge listeners only: at a cluster listener it could be the name of another Service or \
+             its address (NAME, NAME.NAMESPACE, an IP address); for callers inside the Kubernetes cluster use the \
+             Service's own name, or a host with two dots or more"
+        );
+        findings.push(Finding::warning(resource, field("host"), "EdgeOnlyHost", message));
+        Some(Roles::EDGE)
+    }
+
     fn is_reserved(&self, host: &Hostname) -> bool {
         let host = host.as_str();
         let ends_in = |domain: &str| host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'));
         ends_in("svc") || ends_in(&self.config.cluster_domain)
+    }
+
+    /// Whether the host can be what callers inside the Kubernetes cluster call some Service.
+    fn may_be_own_name(&self, host: &Hostname) -> bool {
+        let text = host.as_str();
+        let is_address = text.starts_with('[') || text.parse::<std::net::Ipv4Addr>().is_ok();
+        let is_short = text.bytes().filter(|byte| *byte == b'.').count() < 2;
+        // A wildcard above the cluster domain: *.example.com, if that is k8s.example.com.
+        let is_above = |suffix: &str| format!(".svc.{}", self.config.cluster_domain).ends_with(suffix);
+        is_address || is_short || host.wildcard_suffix().is_some_and(is_above)
     }
 
     fn is_in_default_namespace(&self) -> bool {
@@ -286,7 +310,15 @@ impl<'a> Translation<'a> {
     }
 
     /// One route for each host, since a rule has one rank and the rank of a wildcard is another than that of a name.
-    fn edge_route(&self, port: TcpPort<'_>, host: Option<&Hostname>, prefix: &str, strip: bool) -> Route {
+    fn edge_route(
+        &self,
+        port: TcpPort<'_>,
+        host: Option<(&Hostname, Roles)>,
+        prefix: &str,
+        strip: bool,
+    ) -> Route {
+        let roles = host.map_or(Roles::ALL, |(_, roles)| roles);
+        let host = host.map(|(host, _)| host);
         let mut id = self.route_id();
         if let Some(host) = host {
             id = format!("{id}/{host}");
@@ -301,7 +333,7 @@ impl<'a> Translation<'a> {
         if strip && !prefix.is_empty() {
             filters.push(Filter::StripPrefix(prefix.to_owned()));
         }
-        self.route(port, Shape { id, roles: Roles::ALL, hosts, host_rank: host_rank(host), path, filters })
+        self.route(port, Shape { id, roles, hosts, host_rank: host_rank(host), path, filters })
     }
 
     /// The route by the Service's own names, for callers inside the Kubernetes cluster.

@@ -73,6 +73,7 @@ fn routes(said: &Contribution) -> Vec<String> {
         let roles = match (route.roles.contains(Role::Edge), route.roles.contains(Role::Cluster)) {
             (true, true) => "all",
             (false, true) => "cluster",
+            (true, false) => "edge",
             _ => "?",
         };
         let hosts = route.hosts.iter().map(|it| match it.port {
@@ -98,7 +99,7 @@ fn routes(said: &Contribution) -> Vec<String> {
 }
 
 fn edge_routes(said: &Contribution) -> Vec<String> {
-    routes(said).into_iter().filter(|route| route.starts_with("all")).collect()
+    routes(said).into_iter().filter(|route| !route.starts_with("cluster")).collect()
 }
 
 fn reasons(said: &Contribution) -> Vec<&str> {
@@ -244,14 +245,15 @@ fn paths_and_hosts_by_annotation() {
             "portolan.dev/path: /api/**, portolan.dev/strip-prefix: 'true'",
             &["all |  | /api/** | strip /api -> shop/orders:80"],
         ),
+        ("portolan.dev/path: /a%20b/%7Ec", &["all |  | /a%20b/%7Ec/** | -> shop/orders:80"]),
         ("portolan.dev/path: /**", &["all |  | * | -> shop/orders:80"]),
         ("portolan.dev/path: /", &["all |  | * | -> shop/orders:80"]),
         ("portolan.dev/strip-prefix: 'false'", &["all |  | /orders/** | -> shop/orders:80"]),
         ("portolan.dev/host: Shop.example.com", &["all | shop.example.com | * | -> shop/orders:80"]),
         (
-            "portolan.dev/host: 'a.example, *.b.example, a.example', portolan.dev/path: /v1",
+            "portolan.dev/host: 'a.b.example, *.b.example, a.b.example', portolan.dev/path: /v1",
             &[
-                "all | a.example | /v1/** | -> shop/orders:80",
+                "all | a.b.example | /v1/** | -> shop/orders:80",
                 "all | *.b.example | /v1/** | -> shop/orders:80",
             ],
         ),
@@ -669,6 +671,13 @@ fn a_path_or_host_that_is_not_understood_opens_no_other() {
         "path: '//'",
         "path: '//**'",
         "path: '/a**'",
+        "path: '/a%2Fb'",
+        "path: '/a%5cb'",
+        "path: '/a%zz'",
+        "path: '/a%2'",
+        "path: '/a%00'",
+        "path: '/a/%2E./b'",
+        "path: '/a/..;x/b'",
         "host: ''",
         "host: 'a b'",
         "host: 'http://a'",
@@ -681,9 +690,9 @@ fn a_path_or_host_that_is_not_understood_opens_no_other() {
         assert!(edge_routes(&said).is_empty(), "{annotation}: {:?}", edge_routes(&said));
         assert_eq!(routes(&said).len(), 1, "its own names still work");
     }
-    let partly = said(&service("portolan.dev/host: 'a.example, b c'", "ports: [{port: 80}]"));
+    let partly = said(&service("portolan.dev/host: 'a.b.example, b c'", "ports: [{port: 80}]"));
     assert_eq!(reasons(&partly), ["InvalidAnnotation"]);
-    assert_eq!(edge_routes(&partly), ["all | a.example | * | -> shop/orders:80"]);
+    assert_eq!(edge_routes(&partly), ["all | a.b.example | * | -> shop/orders:80"]);
 }
 
 #[test]
@@ -692,6 +701,40 @@ fn nobody_can_claim_a_name_inside_the_kubernetes_cluster() {
         let said = said(&service(&format!("portolan.dev/host: {host}"), "ports: [{port: 80}]"));
         assert_eq!(reasons(&said), ["ReservedHost"], "{host}");
         assert!(edge_routes(&said).is_empty(), "{host}");
+    }
+}
+
+#[test]
+fn a_host_that_could_be_anothers_own_name_is_served_at_edge_listeners_only() {
+    // A name, a name with its namespace, wildcards above such, and addresses.
+    for host in [
+        "orders",
+        "kubernetes.default",
+        "payments.billing",
+        "example.com",
+        "'*.billing'",
+        "'*.com'",
+        "10.96.0.1",
+        "'[fd00::1]'",
+    ] {
+        let said = said(&service(&format!("portolan.dev/host: {host}"), "ports: [{port: 80}]"));
+        let host = host.trim_matches('\'');
+        assert_eq!(reasons(&said), ["EdgeOnlyHost"], "{host}");
+        assert_eq!(said.findings[0].severity, portolan_model::Severity::Warning);
+        assert!(said.findings[0].message.starts_with(host), "{}", said.findings[0]);
+        assert_eq!(edge_routes(&said), [format!("edge | {host} | * | -> shop/orders:80")]);
+    }
+    // A wildcard reaches as deep as the cluster domain is.
+    let config = TranslateConfig { cluster_domain: "k8s.example.com".into(), ..config() };
+    for (host, roles) in [
+        ("*.example.com", "edge"),
+        ("*.shop.example.com", "all"),
+        ("pay.example.com", "all"),
+        ("*.net", "edge"),
+    ] {
+        let said =
+            said_with(&service(&format!("portolan.dev/host: '{host}'"), "ports: [{port: 80}]"), &config);
+        assert_eq!(edge_routes(&said), [format!("{roles} | {host} | * | -> shop/orders:80")]);
     }
 }
 

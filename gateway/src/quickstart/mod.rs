@@ -112,7 +112,7 @@ fn greet(folder: &std::path::Path, addresses: &Addresses, demo: bool) {
          Try, in another terminal:\n\
          \x20 curl http://{edge}/orders/7                        # three endpoints in turn\n\
          \x20 curl http://{edge}/customers/                      # least connection\n\
-         \x20 curl -H 'Host: catalog.localhost' http://{edge}/   # a host of its own\n\
+         \x20 curl -H 'Host: catalog.shop.localhost' http://{edge}/   # a host of its own\n\
          \x20 curl -x http://{cluster} http://orders/7           # as a caller inside the Kubernetes cluster\n\
          \x20 curl http://{admin}/table                          # routes and endpoints\n\
          \x20 curl 'http://{admin}/explain?url=http://any/orders/7'  # why a request goes where it goes\n",

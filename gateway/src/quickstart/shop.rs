@@ -32,7 +32,7 @@ impl Shop {
             services: vec![
                 service("orders", &[]),
                 service("customers", &[("portolan.dev/balance", "least-connection")]),
-                service("catalog", &[("portolan.dev/host", "catalog.localhost")]),
+                service("catalog", &[("portolan.dev/host", "catalog.shop.localhost")]),
             ],
         };
         for (index, count) in [(0, 3), (1, 2), (2, 2)] {
