@@ -47,14 +47,19 @@ pub(crate) enum Body {
     Relay(Relay),
 }
 
-/// An endpoint's response on its way to the client. Dropping it half-way closes the upstream connection.
+/// An endpoint's response on its way to the client. Dropping it half-way closes the upstream connection. What it
+/// flows from stays in the [`Exchange`], which lets go of it when it fails: hyper may keep this body for as long as the
+/// client likes.
 pub(crate) struct Relay {
-    incoming: Incoming,
-    /// Before `pick` and `checkout` nothing of the exchange is given back.
     in_flight: InFlight,
+}
+
+/// Where a response's body comes from, and what it keeps busy there.
+pub(crate) struct Download {
+    incoming: Incoming,
     checkout: Checkout,
     /// Counts the request as running on its endpoint.
-    pick: Pick,
+    _pick: Pick,
 }
 
 /// Why a response breaks off. The client sees an aborted message, never a clean end.
@@ -65,8 +70,10 @@ pub(crate) struct RelayBroken(Reason);
 impl Body {
     /// The body of an endpoint's response, with all that lasts until its end.
     pub(crate) fn relay(incoming: Incoming, in_flight: InFlight, checkout: Checkout, pick: Pick) -> Self {
-        let relay = Relay { incoming, in_flight, checkout, pick };
-        if relay.incoming.is_end_stream() {
+        let empty = incoming.is_end_stream();
+        in_flight.exchange().download.replace(Some(Download { incoming, checkout, _pick: pick }));
+        let relay = Relay { in_flight };
+        if empty {
             relay.end();
             return Self::Empty;
         }
@@ -76,21 +83,33 @@ impl Body {
 
 impl Relay {
     fn end(self) {
-        let Self { in_flight, checkout, pick, .. } = self;
-        if in_flight.exchange().upload_state() == Upload::Done {
+        let Self { in_flight } = self;
+        let exchange = in_flight.exchange();
+        let download = exchange.download.take();
+        // Otherwise the endpoint did not want the rest of the request: that connection cannot be used again. The end
+        // of the exchange aborts the upload, and so closes it.
+        if exchange.upload_state() == Upload::Done
+            && let Some(Download { checkout, .. }) = download
+        {
             checkout.give_back();
-        } else {
-            // The endpoint did not want the rest of the request: that connection cannot be used again. The end of the
-            // exchange aborts the upload, and so closes it.
-            drop(checkout);
         }
-        drop(pick);
         in_flight.complete();
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Reason>>> {
+    /// Whether nothing comes after what has come.
+    fn is_at_end(&self) -> bool {
+        let download = self.in_flight.exchange().download.borrow();
+        download.as_ref().is_some_and(|download| download.incoming.is_end_stream())
+    }
+
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Reason>>> {
         let exchange = self.in_flight.exchange();
-        match Pin::new(&mut self.incoming).poll_frame(cx) {
+        let polled = match exchange.download.borrow_mut().as_mut() {
+            Some(download) => Pin::new(&mut download.incoming).poll_frame(cx),
+            // Let go of because the exchange failed.
+            None => Poll::Pending,
+        };
+        match polled {
             Poll::Ready(Some(Ok(frame))) => {
                 exchange.sent(frame.data_ref().map_or(0, Bytes::len));
                 Poll::Ready(Some(Ok(frame)))
@@ -126,7 +145,10 @@ impl HttpBody for Body {
         // The end is told as soon as it is known, because hyper does not ask again after the last byte.
         let ended = match &polled {
             Poll::Pending => false,
-            Poll::Ready(Some(Ok(_))) => matches!(this, Self::Relay(relay) if relay.incoming.is_end_stream()),
+            // Nothing follows trailers, though hyper does not know it yet when it hands them over.
+            Poll::Ready(Some(Ok(frame))) => {
+                frame.is_trailers() || matches!(this, Self::Relay(relay) if relay.is_at_end())
+            }
             Poll::Ready(None | Some(Err(_))) => true,
         };
         let before = if ended { std::mem::replace(this, Self::Empty) } else { Self::Empty };
@@ -149,7 +171,7 @@ impl HttpBody for Body {
         match self {
             Self::Empty => true,
             Self::Own(bytes) => bytes.is_empty(),
-            Self::Relay(relay) => relay.incoming.is_end_stream(),
+            Self::Relay(relay) => relay.is_at_end(),
         }
     }
 
@@ -157,7 +179,10 @@ impl HttpBody for Body {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Own(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Self::Relay(relay) => relay.incoming.size_hint(),
+            Self::Relay(relay) => {
+                let download = relay.in_flight.exchange().download.borrow();
+                download.as_ref().map_or_else(SizeHint::new, |download| download.incoming.size_hint())
+            }
         }
     }
 }

@@ -18,6 +18,7 @@ use portolan_model::Timeouts;
 use tokio::time::Instant;
 
 use crate::error::Reason;
+use crate::http::body::Download;
 use crate::http::headers::new_request_id;
 use crate::listener::Client;
 use crate::telemetry::{Record, Series};
@@ -35,7 +36,11 @@ pub(crate) struct Exchange {
     since: Cell<Instant>,
     timeouts: Cell<Limits>,
     deadline: Cell<Option<Instant>>,
+    /// The response's body, as long as it comes.
+    pub(crate) download: RefCell<Option<Download>>,
     failed: Cell<Option<Reason>>,
+    /// Whether it failed, and is kept by a client that takes nothing of its response.
+    stuck: Cell<bool>,
     /// Of whoever waits for the endpoint: first the handler, then the response's body.
     waker: RefCell<Option<Waker>>,
     bytes_in: Cell<u64>,
@@ -102,7 +107,9 @@ impl InFlight {
             phase: Cell::new(Phase::Busy),
             timeouts: Cell::new(Limits { response_header: Duration::MAX, stream_idle: Duration::MAX }),
             deadline: Cell::new(None),
+            download: RefCell::new(None),
             failed: Cell::new(None),
+            stuck: Cell::new(false),
             waker: RefCell::new(None),
             bytes_in: Cell::new(0),
             bytes_out: Cell::new(0),
@@ -132,7 +139,8 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         let exchange = &self.exchange;
         exchange.client.worker().exchanges.borrow_mut().remove(self.place);
-        exchange.client.request_ended(exchange.upload_state.get() == Upload::Done);
+        exchange.client.request_ended(exchange.upload_state.get() == Upload::Done, exchange.stuck.get());
+        drop(exchange.download.take());
         exchange.abort_upload();
         drop(exchange.upload.borrow_mut().take());
         if let Some(mut record) = exchange.record.borrow_mut().take() {
@@ -338,10 +346,13 @@ impl Exchange {
         }
     }
 
-    /// Ends the exchange from outside; the first reason stays.
+    /// Ends the exchange from outside; the first reason stays. The endpoint is let go of at once, however long the
+    /// client's connection keeps what is left of the exchange.
     pub(crate) fn fail(&self, reason: Reason) {
         if self.failed.get().is_none() {
             self.failed.set(Some(reason));
+            self.since.set(Instant::now());
+            drop(self.download.take());
             self.abort_upload();
             wake(&self.waker);
         }
@@ -349,14 +360,15 @@ impl Exchange {
 
     /// Whether something has been waited for too long; the sweep calls this.
     pub(crate) fn check(&self, now: Instant) {
+        let waited = now.saturating_duration_since(self.since.get());
+        let limits = self.timeouts.get();
         if self.failed.get().is_some() && self.phase.get() == Phase::Downloading {
             // It failed at an earlier sweep and is still here, so hyper did not ask for more of the response: its
             // buffer is full, because the client does not take what is in it.
-            self.client.stalled();
+            let first = !self.stuck.replace(true);
+            self.client.stuck(first, waited >= limits.stream_idle);
             return;
         }
-        let waited = now.saturating_duration_since(self.since.get());
-        let limits = self.timeouts.get();
         let expired = match self.phase.get() {
             Phase::Busy => None,
             Phase::AwaitingHead => (waited >= limits.response_header).then_some(Reason::ResponseTimeout),

@@ -34,6 +34,8 @@ pub(crate) struct Client {
     pub(crate) listening: Rc<Listening>,
     pub(crate) peer: Peer,
     in_flight: Cell<usize>,
+    /// How many of these have failed, and wait for the client to take what it was sent before.
+    stuck: Cell<usize>,
     http2: Cell<bool>,
     state: Cell<State>,
     since: Cell<Instant>,
@@ -73,6 +75,7 @@ impl Client {
         let client = Rc::new(Self {
             peer,
             in_flight: Cell::new(0),
+            stuck: Cell::new(0),
             http2: Cell::new(false),
             state: Cell::new(State::Head),
             since: Cell::new(Instant::now()),
@@ -114,9 +117,11 @@ impl Client {
         self.in_flight.set(self.in_flight.get() + 1);
     }
 
-    /// A response has been handed over whole, or its exchange broke; `read` tells whether the request was whole.
-    pub(crate) fn request_ended(&self, read: bool) {
+    /// A response has been handed over whole, or its exchange broke; `read` tells whether the request was whole,
+    /// `stuck` whether [`Client::stuck`] has been told of it.
+    pub(crate) fn request_ended(&self, read: bool, stuck: bool) {
         self.in_flight.set(self.in_flight.get() - 1);
+        self.stuck.set(self.stuck.get() - usize::from(stuck));
         if !read {
             self.unread.set(true);
         }
@@ -128,10 +133,13 @@ impl Client {
         self.http2.set(true);
     }
 
-    /// It does not take its response. With HTTP/2 the other streams may be well, so then only a connection with one
-    /// stream is closed; hyper's windows bound what the stalled stream costs.
-    pub(crate) fn stalled(&self) {
-        if !self.http2.get() || self.in_flight.get() <= 1 {
+    /// It does not take the response of an exchange that has failed; told at each sweep, and `first` the first time.
+    /// With HTTP/2 the other streams may be well, so the connection is closed when none is, or when it has been `long`
+    /// enough. (hyper gives no way to reset the one stream: it asks nothing of a body that the client has no window
+    /// for.)
+    pub(crate) fn stuck(&self, first: bool, long: bool) {
+        self.stuck.set(self.stuck.get() + usize::from(first));
+        if long || self.stuck.get() >= self.in_flight.get() {
             self.give(Order::Abort);
         }
     }
@@ -169,7 +177,10 @@ impl Client {
                 self.worker.metrics.failed(Reason::RequestTimeout);
                 self.give(Order::Abort);
             }
-            State::Idle if waited >= live.client_idle_timeout + LINGER => self.give(Order::Abort),
+            // An HTTP/2 client may leave the PING unanswered that comes before its end, or a head unfinished.
+            State::Idle | State::Head if waited >= live.client_idle_timeout + LINGER => {
+                self.give(Order::Abort);
+            }
             State::Idle | State::Head if waited >= live.client_idle_timeout => self.give(Order::Finish),
             State::Idle | State::Head | State::Lingering => {}
         }
@@ -178,16 +189,17 @@ impl Client {
     /// Closes an idle connection when draining, if it is time: see [`crate::Proxy::drain`]. `busy` tells whether this
     /// worker has requests in flight, `closing_since` when connections began to be closed.
     pub(crate) fn drain(&self, now: Instant, closing_since: Instant, busy: bool) {
+        let idle = now.saturating_duration_since(self.since.get());
+        let grace_over = now.saturating_duration_since(closing_since) >= RECENT;
         if self.http2.get() {
-            // GOAWAY lets the streams that are open finish.
-            self.give(Order::Finish);
+            // GOAWAY lets the streams that are open finish; a client that then does not go is not waited for.
+            let gone = self.in_flight.get() == 0 && grace_over && idle >= RECENT;
+            self.give(if gone { Order::Abort } else { Order::Finish });
             return;
         }
         if self.in_flight.get() > 0 || self.state.get() == State::Lingering {
             return;
         }
-        let idle = now.saturating_duration_since(self.since.get());
-        let grace_over = now.saturating_duration_since(closing_since) >= RECENT;
         let forgotten = idle >= RECENT && !busy;
         if grace_over || forgotten {
             self.give(Order::Finish);

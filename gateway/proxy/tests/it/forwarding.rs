@@ -147,6 +147,14 @@ async fn trailers_are_asked_for_and_passed_on() {
     assert!(client.head().await.unwrap().contains("trailer: x-sum"));
     let body = client.bytes("2\r\nhi\r\n0\r\nx-sum: 7\r\n\r\n".len()).await;
     assert_eq!(String::from_utf8(body).unwrap(), "2\r\nhi\r\n0\r\nx-sum: 7\r\n\r\n");
+    let line = gateway.logged(|line| line["status"] == 200).await;
+    assert_eq!(line.get("reason"), None, "trailers are a good end");
+
+    // Both connections go on.
+    client.write("GET /orders/again HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    assert!(endpoint.next_message().await.unwrap().head.starts_with("GET /again "));
+    endpoint.write(&ok("", "")).await;
+    assert_eq!(client.next_message().await.unwrap().status(), 200);
 }
 
 #[tokio::test]

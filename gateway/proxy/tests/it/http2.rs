@@ -6,11 +6,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Version};
 use http_body_util::{BodyExt, Empty, Full, Limited};
-use hyper::client::conn::http2::{SendRequest, handshake};
+use hyper::client::conn::http2::{Builder, SendRequest, handshake};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 
-use crate::harness::{Gateway, Upstream, ok, soon};
+use crate::harness::{Gateway, Setup, Upstream, Wire, ok, soon};
 
 async fn connect<B>(gateway: &Gateway) -> (SendRequest<B>, tokio::task::JoinHandle<hyper::Result<()>>)
 where
@@ -87,6 +87,115 @@ async fn a_grpc_client_gets_its_own_kind_of_failure() {
     let answer = soon(client.send_request(request)).await.unwrap();
     assert_eq!((answer.status().as_u16(), &answer.headers()["grpc-status"]), (200, &"14".parse().unwrap()));
     assert_eq!(answer.headers()["x-portolan-reason"], "no_endpoints");
+}
+
+fn get(path: &str) -> Request<Empty<Bytes>> {
+    Request::get(format!("http://shop.test/orders/{path}")).body(Empty::new()).unwrap()
+}
+
+/// A client that gives no window for any response.
+async fn connect_without_window(
+    gateway: &Gateway,
+) -> (SendRequest<Empty<Bytes>>, tokio::task::JoinHandle<hyper::Result<()>>) {
+    let stream = TcpStream::connect(gateway.edge).await.unwrap();
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.initial_stream_window_size(0);
+    let (sender, driver) = builder.handshake(TokioIo::new(stream)).await.unwrap();
+    (sender, tokio::spawn(driver))
+}
+
+/// Answers with the head of a long response, and as much of its body as goes through.
+async fn answer_at_length(endpoint: &mut Wire) {
+    endpoint.next_message().await.unwrap();
+    endpoint.write("HTTP/1.1 200 OK\r\ncontent-length: 100000000\r\n\r\n").await;
+    let piece = vec![b'x'; 1 << 16];
+    while tokio::io::AsyncWriteExt::write_all(&mut endpoint.stream, &piece).await.is_ok() {}
+}
+
+#[tokio::test]
+async fn a_connection_on_which_every_stream_is_stuck_is_cut_off() {
+    let upstream = Upstream::new().await;
+    let mut setup = Setup::new();
+    setup.policy.timeouts.stream_idle = Duration::from_millis(500);
+    let gateway = setup.service("orders", &[upstream.address]).start().await;
+    let (mut client, driver) = connect_without_window(&gateway).await;
+    let mut unread = Vec::new();
+    for _ in 0..3 {
+        let answer = tokio::spawn(client.send_request(get("")));
+        let mut endpoint = upstream.accept().await;
+        tokio::spawn(async move { answer_at_length(&mut endpoint).await });
+        unread.push(soon(answer).await.unwrap().unwrap());
+    }
+    soon(driver).await.unwrap().ok();
+    gateway.metric_is("portolan_failures_total{reason=\"stream_idle_timeout\"}", 3.0).await;
+    gateway.metric_is("portolan_connections{listener=\"edge\"}", 0.0).await;
+    gateway.metric_is("portolan_upstream_connections", 0.0).await;
+}
+
+/// Another stream that is well keeps the connection for a while, but not what the stuck one has of its endpoint.
+#[tokio::test]
+async fn a_stuck_stream_lets_go_of_its_endpoint_beside_one_that_is_well() {
+    let upstream = Upstream::new().await;
+    let mut setup = Setup::new();
+    setup.policy.timeouts.stream_idle = Duration::from_millis(1000);
+    let gateway = setup.service("orders", &[upstream.address]).start().await;
+    let (mut client, driver) = connect_without_window(&gateway).await;
+    let stuck = tokio::spawn(client.send_request(get("stuck")));
+    let mut endpoint = upstream.accept().await;
+    let answering = tokio::spawn(async move { answer_at_length(&mut endpoint).await });
+    let _unread = soon(stuck).await.unwrap().unwrap();
+    let well = tokio::spawn(client.send_request(get("well")));
+    let mut second = upstream.accept().await;
+    second.next_message().await.unwrap();
+    soon(answering).await.unwrap();
+    assert!(!driver.is_finished() && !well.is_finished());
+    soon(driver).await.unwrap().ok();
+    assert!(second.is_closed().await);
+}
+
+/// The frames of a client that says hello, and asks for `/orders/` on stream 1.
+fn hello() -> Vec<u8> {
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    bytes.extend([0, 0, 0, 4, 0, 0, 0, 0, 0]);
+    // :method GET, :scheme http, :path /orders/, :authority a
+    let fields = [&[0x82, 0x86, 0x04, 8][..], b"/orders/", &[0x01, 1], b"a"].concat();
+    bytes.extend([0, 0, u8::try_from(fields.len()).unwrap(), 1, 5, 0, 0, 0, 1]);
+    bytes.extend(fields);
+    bytes
+}
+
+/// Speaks HTTP/2 so far that a request is answered, and answers nothing itself from then on, no PING either.
+async fn fall_silent(gateway: &Gateway, last_words: &[u8]) -> Wire {
+    use tokio::io::AsyncWriteExt as _;
+    let mut client = Wire::connect(gateway.edge).await;
+    client.stream.write_all(&hello()).await.unwrap();
+    let line = gateway.logged(|line| line["protocol"] == "HTTP/2").await;
+    assert_eq!(line["status"], 200);
+    client.stream.write_all(last_words).await.unwrap();
+    client
+}
+
+#[tokio::test]
+async fn an_idle_connection_that_answers_nothing_is_closed() {
+    let mut setup = Setup::new().service("orders", &[Upstream::new().await.answer_all()]);
+    setup.live.client_idle_timeout = Duration::from_millis(200);
+    let gateway = setup.start().await;
+    // Nothing; a PING of its own; the beginning of a head.
+    let ping = [0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
+    for last_words in [&[][..], &ping, &[0, 0, 20, 1, 4, 0, 0, 0, 3, 0x82]] {
+        let mut client = fall_silent(&gateway, last_words).await;
+        while !client.bytes(1).await.is_empty() {}
+    }
+}
+
+#[tokio::test]
+async fn draining_does_not_wait_for_a_client_that_answers_nothing() {
+    let setup = Setup::new().service("orders", &[Upstream::new().await.answer_all()]);
+    let mut gateway = setup.start().await;
+    let _client = fall_silent(&gateway, &[]).await;
+    let draining = gateway.take_proxy().drain(Duration::ZERO, Duration::from_secs(60), pending());
+    let report = soon(draining).await;
+    assert_eq!((report.connections, report.aborted), (1, 0));
 }
 
 #[tokio::test]
