@@ -112,15 +112,19 @@ impl Module {
         require_go()?;
         let names: Vec<_> = self.programs.iter().map(|(program, _)| *program).collect();
         say(&format!("building {} {version} into {}, once", names.join(", "), folder.display()));
-        fs::create_dir_all(folder)?;
-        let work = tempfile::Builder::new().prefix(".building-").tempdir_in(folder)?;
-        for (file, content) in [("go.mod", self.go_mod), ("go.sum", self.go_sum), ("tools.go", self.tools)] {
-            fs::write(work.path().join(file), content)?;
+        // A fixed name under the lock: what an interrupted build left there goes now.
+        let work = folder.join("building");
+        if work.exists() {
+            fs::remove_dir_all(&work)?;
         }
-        let bin = work.path().join("bin");
+        fs::create_dir_all(&work)?;
+        for (file, content) in [("go.mod", self.go_mod), ("go.sum", self.go_sum), ("tools.go", self.tools)] {
+            fs::write(work.join(file), content)?;
+        }
+        let bin = work.join("bin");
         for (program, package) in self.programs {
             let status = go()
-                .current_dir(work.path())
+                .current_dir(&work)
                 .args(["build", "-trimpath", "-ldflags", &self.linker_flags(version), "-o"])
                 .arg(bin.join(program))
                 .arg(package)
@@ -130,6 +134,7 @@ impl Module {
             }
             fs::rename(bin.join(program), folder.join(program))?;
         }
+        fs::remove_dir_all(&work)?;
         Ok(())
     }
 
