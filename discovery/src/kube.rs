@@ -54,7 +54,7 @@ pub use connect::{ConnectError, ConnectOptions, Connected, connect};
 pub use metrics::WatchMetrics;
 pub use watch::WatchTimings;
 
-use crate::objects::{Namespace, SERVICE_NAME_LABEL};
+use crate::objects::Namespace;
 use crate::source::{Sink, Source};
 use crate::translate::{ObjectEvent, TranslateConfig};
 use follower::{Followed, Follower, Mouthpiece};
@@ -132,7 +132,7 @@ impl Source for KubernetesSource {
         match &self.settings.namespaces {
             Namespaces::All => {
                 watches.add_required(None);
-                watches.watch(None, false, None, ObjectEvent::Namespace);
+                watches.watch(None, false, ObjectEvent::Namespace);
             }
             Namespaces::These(names) => {
                 for name in names {
@@ -163,24 +163,19 @@ struct Watches<'a> {
 
 impl Watches<'_> {
     fn add_required(&mut self, namespace: Option<&str>) {
-        self.watch(namespace, true, None, ObjectEvent::Service);
-        self.watch(namespace, true, Some(SERVICE_NAME_LABEL), ObjectEvent::EndpointSlice);
+        self.watch(namespace, true, ObjectEvent::Service);
+        // Slices without the label that names their Service too: a slice that nobody gets is a finding.
+        self.watch(namespace, true, ObjectEvent::EndpointSlice);
     }
 
-    fn watch<K>(
-        &mut self,
-        namespace: Option<&str>,
-        required: bool,
-        labels: Option<&'static str>,
-        event: fn(K) -> ObjectEvent,
-    ) where
+    fn watch<K>(&mut self, namespace: Option<&str>, required: bool, event: fn(K) -> ObjectEvent)
+    where
         K: Resource<DynamicType = ()> + DeserializeOwned + Send + 'static,
     {
         let kind: Arc<str> = K::kind(&()).into();
         let target = Target {
             kind: Arc::clone(&kind),
             path: K::url_path(&(), namespace),
-            labels,
             fields: None,
             // Of what is not required nothing but metadata is read.
             metadata_only: !required,

@@ -45,7 +45,6 @@ pub fn follow_with(
     let target = Target {
         kind: "ConfigMap".into(),
         path: ConfigMap::url_path(&(), Some(namespace)),
-        labels: None,
         fields: Some(format!("metadata.name={name}")),
         metadata_only: false,
     };

@@ -31,13 +31,19 @@ pub(crate) enum Failure {
     Garbled(String),
     #[error("the watch ended before its time")]
     Ended,
+    #[error("the API server is at version {heard} where it had been at {asked}: its store was put back")]
+    WentBack { asked: u64, heard: u64 },
 }
 
 impl Failure {
     fn code(&self) -> Option<u16> {
         match self {
             Self::Answered { code, .. } => Some(*code),
-            Self::Unreachable(_) | Self::TimedOut(_) | Self::Garbled(_) | Self::Ended => None,
+            Self::Unreachable(_)
+            | Self::TimedOut(_)
+            | Self::Garbled(_)
+            | Self::Ended
+            | Self::WentBack { .. } => None,
         }
     }
 
@@ -56,6 +62,20 @@ impl Failure {
         self.code() == Some(410)
     }
 
+    /// Whether a watch from the last version makes no sense any more.
+    pub(crate) fn spoils_version(&self) -> bool {
+        self.is_gone() || matches!(self, Self::WentBack { .. })
+    }
+
+    /// Whether the API server was not there to answer; a refusal is an answer.
+    pub(crate) fn is_loss_of_touch(&self) -> bool {
+        match self {
+            Self::Unreachable(_) | Self::TimedOut(_) | Self::Garbled(_) | Self::Ended => true,
+            Self::Answered { code, .. } => *code >= 500,
+            Self::WentBack { .. } => false,
+        }
+    }
+
     /// Whether no such object (or kind) exists.
     pub(crate) fn is_not_found(&self) -> bool {
         self.code() == Some(404)
@@ -70,7 +90,11 @@ impl Failure {
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Answered { retry_after, .. } => *retry_after,
-            Self::Unreachable(_) | Self::TimedOut(_) | Self::Garbled(_) | Self::Ended => None,
+            Self::Unreachable(_)
+            | Self::TimedOut(_)
+            | Self::Garbled(_)
+            | Self::Ended
+            | Self::WentBack { .. } => None,
         }
     }
 
@@ -81,6 +105,7 @@ impl Failure {
             Self::TimedOut(_) => "timed_out",
             Self::Garbled(_) => "garbled",
             Self::Ended => "ended",
+            Self::WentBack { .. } => "went_back",
             Self::Answered { code: 401 | 403, .. } => "denied",
             Self::Answered { code: 410, .. } => "expired",
             Self::Answered { code: 429, .. } => "throttled",

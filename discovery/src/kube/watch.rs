@@ -6,7 +6,7 @@
 //! **Choice.** A round is: a complete picture if there is none to go on from (a streaming list where the API server has
 //! them, a paged list where not), then a watch from its version. The picture is gathered aside and reported in one
 //! piece together with what is no longer in it, so that a relist never shows an empty or half picture. A failed watch goes
-//! on from the last version seen; only 410 (too old) starts from a picture again. `kube::runtime::watcher` is not used:
+//! on from the last version seen, unless that may mean nothing any more (below). `kube::runtime::watcher` is not used:
 //! it has no fallback from streaming lists, steps over an event that it cannot decode, and one malformed object
 //! ends its list.
 //!
@@ -14,7 +14,11 @@
 //! connection that died without a word is known after that time and a margin, 55 s. Each new watch starts at the last
 //! version and costs the server next to nothing.
 //!
-//! **Versions** are opaque: they are handed back, never compared.
+//! **Versions** are opaque: they are handed back, and no event is judged by its own. But an API server whose store was put back
+//! from a backup counts from an older version again, takes a watch from one that is still to come, and says nothing on
+//! it that is older. So a picture is taken again after 410 (too old), after a loss of touch that was long enough for a
+//! restore ([`WatchTimings::outage`]), and when the server itself mentions a smaller version than the one that was asked
+//! for. The last is a hint and no more: where versions are no numbers it is not there.
 //!
 //! **A malformed object** is reported by name, its last good form stays in force, and everything else goes on.
 
@@ -53,6 +57,8 @@ pub struct WatchTimings {
     pub watch: Duration,
     /// After this long beyond, the connection is taken for dead.
     pub margin: Duration,
+    /// After a loss of touch of this length the last version is not trusted, and a complete picture is taken.
+    pub outage: Duration,
     /// The waits between attempts.
     pub backoff: BackoffTimings,
 }
@@ -64,6 +70,7 @@ impl Default for WatchTimings {
             quiet: Duration::from_secs(10),
             watch: Duration::from_secs(50),
             margin: Duration::from_secs(5),
+            outage: Duration::from_secs(1),
             backoff: BackoffTimings::default(),
         }
     }
@@ -76,8 +83,6 @@ pub(crate) struct Target {
     pub(crate) kind: Arc<str>,
     /// The path of the collection: `/api/v1/namespaces/shop/services`.
     pub(crate) path: String,
-    /// Which labels an object must carry.
-    pub(crate) labels: Option<&'static str>,
     /// Which fields an object must have.
     pub(crate) fields: Option<String>,
     /// Whether only the objects' metadata is read, and so only that is asked for.
@@ -146,6 +151,8 @@ pub(crate) struct Watch<K, O> {
     /// Whether the next picture is asked for as a streaming list.
     streaming: Streaming,
     listening: bool,
+    /// When the server was last heard, while it is out of touch.
+    untouched_since: Option<Instant>,
     /// The sort of the last failure, while it lasts.
     trouble: Option<&'static str>,
     kind: PhantomData<fn() -> K>,
@@ -200,6 +207,7 @@ where
             known: BTreeSet::new(),
             streaming: Streaming::Try,
             listening: false,
+            untouched_since: None,
             trouble: None,
             kind: PhantomData,
         }
@@ -226,6 +234,9 @@ where
         let started = Instant::now();
         // Spread, so that not all watches of all replicas begin anew together.
         let length = random_between(self.timings.watch.mul_f64(0.8), self.timings.watch);
+        if self.untouched_since.is_some_and(|since| since.elapsed() >= self.timings.outage) {
+            self.version = None;
+        }
         let mut lines = match self.version.clone() {
             Some(version) => self.open(&self.watch_params(length), &version).await?,
             None => match self.picture(length).await? {
@@ -234,6 +245,7 @@ where
                 None => return Ok(()),
             },
         };
+        self.untouched_since = None;
         if !self.listening {
             self.listening = true;
             self.trouble = None;
@@ -262,7 +274,9 @@ where
                 self.streaming = match failure {
                     failure if failure.is_unsupported() => Streaming::Never,
                     Failure::TimedOut(_) | Failure::Ended | Failure::Garbled(_) => Streaming::NotNow,
-                    Failure::Unreachable(_) | Failure::Answered { .. } => Streaming::Try,
+                    Failure::Unreachable(_) | Failure::Answered { .. } | Failure::WentBack { .. } => {
+                        Streaming::Try
+                    }
                 };
                 if self.streaming == Streaming::Never {
                     debug!(%failure, "no streaming lists here, falling back to paged lists");
@@ -311,7 +325,6 @@ where
         let mut continue_token = None;
         loop {
             let params = ListParams {
-                label_selector: self.target.labels.map(Into::into),
                 field_selector: self.target.fields.clone(),
                 limit: Some(PAGE),
                 continue_token,
@@ -358,10 +371,17 @@ where
         backoff: &mut Backoff,
     ) -> Result<(), Stop> {
         let started = Instant::now();
+        let asked = self.version.clone();
+        let mut heard_at = started;
         loop {
             let next = timeout_at(deadline, lines.next()).await;
             let observed = Instant::now();
+            if next.is_err() {
+                // It was dead before it was found to be.
+                self.untouched_since = Some(heard_at);
+            }
             let Some(line) = next.map_err(|_| Failure::TimedOut(observed - started))?? else { return Ok(()) };
+            heard_at = observed;
             let report = match decode_line(&self.target.kind, line)? {
                 Line::Blank => continue,
                 Line::Failed(failure) => return Err(failure.into()),
@@ -386,10 +406,13 @@ where
                     Some(Report::Malformed(malformed))
                 }
             };
-            backoff.reset();
             if let Some(report) = report {
                 self.observer.report(report, observed).await?;
             }
+            if let Some(failure) = went_back(asked.as_deref(), self.version.as_deref()) {
+                return Err(failure.into());
+            }
+            backoff.reset();
         }
     }
 
@@ -401,8 +424,11 @@ where
     }
 
     async fn lost(&mut self, failure: Failure, wait: Duration) -> Result<(), Closed> {
-        if failure.is_gone() {
+        if failure.spoils_version() {
             self.version = None;
+        }
+        if failure.is_loss_of_touch() {
+            self.untouched_since.get_or_insert_with(Instant::now);
         }
         // Once for each sort of trouble; what repeats is for those who look closer.
         if self.trouble.replace(failure.label()) == Some(failure.label()) {
@@ -423,7 +449,7 @@ where
 
     fn watch_params(&self, length: Duration) -> WatchParams {
         WatchParams {
-            label_selector: self.target.labels.map(Into::into),
+            label_selector: None,
             field_selector: self.target.fields.clone(),
             timeout: Some(u32::try_from(length.as_secs()).unwrap_or(u32::MAX).max(1)),
             bookmarks: true,
@@ -453,6 +479,13 @@ where
     }
 }
 
+/// Whether the server mentions a smaller version than it was asked for, as far as versions can be compared.
+fn went_back(asked: Option<&str>, heard: Option<&str>) -> Option<Failure> {
+    let number = |version: Option<&str>| version?.parse::<u64>().ok();
+    let (asked, heard) = (number(asked)?, number(heard)?);
+    (heard < asked).then_some(Failure::WentBack { asked, heard })
+}
+
 /// A picture in the making.
 struct Gathered<K> {
     objects: Vec<K>,
@@ -463,5 +496,19 @@ struct Gathered<K> {
 impl<K> Default for Gathered<K> {
     fn default() -> Self {
         Self { objects: Vec::new(), malformed: Vec::new(), version: String::new() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_numbers_are_compared() {
+        let back = |asked, heard| went_back(Some(asked), Some(heard)).is_some();
+        assert!(back("100", "99") && back("1000", "999"));
+        assert!(!back("100", "100") && !back("99", "100") && !back("999", "1000"));
+        assert!(!back("b", "a") && !back("100", "a") && !back("a", "1") && !back("1", ""));
+        assert_eq!(went_back(None, Some("1")), None);
     }
 }

@@ -73,6 +73,7 @@ async fn a_slice_without_the_label_belongs_to_nobody() {
     world.endpoints("orders", 80, &[("10.1.0.1:8080", Ready), ("10.1.0.2:8080", Ready)]).await;
     world.apply(&ORDERS.replace(", labels: {kubernetes.io/service-name: orders}", "")).await;
     world.endpoints("orders", 80, &[]).await;
+    world.finding("NoServiceLabel", "EndpointSlice", "orders-1").await;
 }
 
 #[tokio::test]

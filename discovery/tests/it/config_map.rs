@@ -62,7 +62,7 @@ async fn what_was_last_read_stays_while_it_cannot_be_read() {
     server.stop().await;
     server.fail(CONFIG_MAPS, &[Ask::List, Ask::StreamingList, Ask::Watch], Fault::Status(500, "no", None));
     server.resume().await;
-    server.wait_for_one_more(CONFIG_MAPS, Ask::Watch).await;
+    server.wait_for_one_more(CONFIG_MAPS, Ask::StreamingList).await;
     assert!(!text.has_changed().unwrap());
     server.heal();
     server.put(CONFIG_MAPS, settings(json!({"portolan.yaml": "a: 2"})));

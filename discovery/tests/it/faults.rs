@@ -69,6 +69,51 @@ async fn while_the_server_is_away_content_stays_and_what_was_missed_is_found_aft
 }
 
 #[tokio::test]
+async fn a_store_that_was_put_back_during_an_outage_is_seen_as_it_is() {
+    let mut server = shop().await;
+    server.put(SERVICES, service("shop", "bills"));
+    let mut gateway = Gateway::on(&server);
+    gateway.ready().await;
+    gateway.serves("orders", &["10.1.0.1:8080"]).await;
+    gateway.serves("bills", &[]).await;
+
+    server.stop().await;
+    gateway.fresh(false).await;
+    server.put_back();
+    server.put(SLICES, slice("shop", "orders", &["10.1.0.2"]));
+    server.delete(SERVICES, "shop", "bills");
+    server.resume().await;
+    gateway.serves("orders", &["10.1.0.2:8080"]).await;
+    gateway.serves_not("bills").await;
+    gateway.fresh(true).await;
+    server.put(SLICES, slice("shop", "orders", &["10.1.0.3"]));
+    gateway.serves("orders", &["10.1.0.3:8080"]).await;
+    for collection in [SERVICES, SLICES] {
+        let pictures = server.requests().into_iter().filter(|it| it.is(collection, Ask::StreamingList));
+        assert_eq!(pictures.count(), 2, "one picture for an outage: {collection}");
+    }
+}
+
+#[tokio::test]
+async fn a_version_that_goes_back_takes_a_new_picture() {
+    let server = shop().await;
+    let mut gateway = Gateway::on(&server);
+    gateway.ready().await;
+    gateway.serves("orders", &["10.1.0.1:8080"]).await;
+    // So that a watch, and not a picture, is open.
+    server.wait_for_one_more(SLICES, Ask::Watch).await;
+    server.put_back();
+    server.put(SLICES, slice("shop", "orders", &["10.1.0.2"]));
+    server.send_raw(
+        SLICES,
+        "{\"type\":\"BOOKMARK\",\"object\":{\"kind\":\"EndpointSlice\",\"apiVersion\":\"discovery.k8s.io/v1\",\
+         \"metadata\":{\"resourceVersion\":\"11\"}}}\n",
+    );
+    gateway.serves("orders", &["10.1.0.2:8080"]).await;
+    assert_eq!(gateway.metric("portolan_watch_restarts_total", ("why", "went_back")), 1.0);
+}
+
+#[tokio::test]
 async fn without_streaming_lists_pages_are_read() {
     for code in [400, 422] {
         let server = shop().await;

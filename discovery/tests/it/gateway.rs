@@ -24,6 +24,7 @@ pub(crate) fn timings() -> WatchTimings {
         quiet: Duration::from_millis(300),
         watch: Duration::from_millis(1250),
         margin: Duration::from_millis(250),
+        outage: Duration::from_millis(200),
         backoff: BackoffTimings {
             first: Duration::from_millis(20),
             passing: Duration::from_millis(60),

@@ -29,11 +29,28 @@ async fn a_service_becomes_a_cluster_and_follows_its_slices() {
     let requests = server.requests();
     assert!(requests.iter().all(|request| request.ask != Some(Ask::List)), "a streaming list needs no other");
     let slices = requests.iter().find(|request| request.is(SLICES, Ask::StreamingList)).unwrap();
-    assert_eq!(slices.query["labelSelector"], "kubernetes.io/service-name");
+    assert!(!slices.query.contains_key("labelSelector"), "slices without the label are findings");
     assert_eq!(slices.query["allowWatchBookmarks"], "true");
     assert_eq!(slices.path, "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices");
     assert_eq!(gateway.metric("portolan_watch_open", ("kind", "EndpointSlice")), 1.0);
     assert_eq!(gateway.metric("portolan_watch_relists_total", ("how", "streaming")), 2.0);
+}
+
+#[tokio::test]
+async fn a_slice_that_names_no_service_is_a_finding_until_it_does() {
+    let server = ApiServer::start().await;
+    server.put(SERVICES, service("shop", "orders"));
+    let mut lost = slice("shop", "orders", &["10.1.0.1"]);
+    lost["metadata"]["labels"] = serde_json::Value::Null;
+    server.put(SLICES, lost);
+    let mut gateway = Gateway::on(&server);
+    gateway.ready().await;
+    let finding = gateway.finding("NoServiceLabel").await;
+    assert_eq!(finding.resource.name.as_ref(), "orders-x1");
+    gateway.serves("orders", &[]).await;
+    server.put(SLICES, slice("shop", "orders", &["10.1.0.1"]));
+    gateway.serves("orders", &["10.1.0.1:8080"]).await;
+    gateway.no_finding("NoServiceLabel").await;
 }
 
 #[tokio::test]
