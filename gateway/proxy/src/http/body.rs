@@ -10,6 +10,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::exchange::{Exchange, InFlight, Upload, UploadBroken};
+use super::headers::clean_trailers;
 use crate::cluster::Pick;
 use crate::error::Reason;
 use crate::upstream::Checkout;
@@ -112,7 +113,7 @@ impl Relay {
         match polled {
             Poll::Ready(Some(Ok(frame))) => {
                 exchange.sent(frame.data_ref().map_or(0, Bytes::len));
-                Poll::Ready(Some(Ok(frame)))
+                Poll::Ready(Some(Ok(clean_trailers(frame))))
             }
             Poll::Ready(Some(Err(_))) => {
                 Poll::Ready(Some(Err(exchange.failed().unwrap_or(Reason::UpstreamReset))))

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use crate::error::Reason;
 use crate::http::body::Download;
-use crate::http::headers::new_request_id;
+use crate::http::headers::{clean_trailers, new_request_id};
 use crate::listener::Client;
 use crate::telemetry::{Record, Series};
 
@@ -289,7 +289,7 @@ impl Exchange {
                 Poll::Pending
             }
             Poll::Ready(Some(Ok(frame))) => {
-                let last = body.is_end_stream();
+                let last = frame.is_trailers() || body.is_end_stream();
                 Poll::Ready(Some(self.take_in(frame, last)))
             }
             Poll::Ready(Some(Err(_))) => {
@@ -319,7 +319,7 @@ impl Exchange {
         } else {
             self.since.set(Instant::now());
         }
-        Ok(frame)
+        Ok(clean_trailers(frame))
     }
 
     fn uploaded(&self) {

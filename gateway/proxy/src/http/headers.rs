@@ -5,8 +5,10 @@
 
 use std::net::IpAddr;
 
+use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
+use http_body::Frame;
 
 use super::request::Target;
 use crate::config::LiveConfig;
@@ -183,13 +185,30 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// Takes out of trailers what has no place there: what is meant for one hop, and what this gateway vouches for in the
+/// head, where an endpoint might join the two.
+pub(crate) fn clean_trailers(frame: Frame<Bytes>) -> Frame<Bytes> {
+    let mut trailers = match frame.into_trailers() {
+        Ok(trailers) => trailers,
+        Err(data) => return data,
+    };
+    remove_hop_by_hop(&mut trailers);
+    let forwarded = trailers.keys().filter(|name| name.as_str().starts_with("x-forwarded-"));
+    let vouched_for =
+        [header::FORWARDED, header::VIA, X_REQUEST_ID, header::HOST, header::CONTENT_LENGTH, header::TRAILER];
+    for name in forwarded.cloned().chain(vouched_for).collect::<Vec<_>>() {
+        trailers.remove(name);
+    }
+    Frame::trailers(trailers)
+}
+
 fn listed_in_connection(headers: &HeaderMap) -> Vec<HeaderName> {
     headers
         .get_all(header::CONNECTION)
         .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
+        // Octets, because one that is no text must not hide the names beside it.
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
         // Framing and authority are no client's to take away.
         .filter(|name| *name != header::HOST && *name != header::CONTENT_LENGTH)
         .collect()

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, Version};
+use http::{HeaderValue, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use portolan_model::Affinity;
@@ -139,6 +139,12 @@ fn relay(in_flight: InFlight, sent: upstream::Sent, affinity: &Affinity) -> Resp
     }
     exchange.note(|record| record.status = head.status.as_u16());
     exchange.answered(head.status.is_client_error() || head.status.is_server_error());
+    if head.status == StatusCode::RESET_CONTENT && !incoming.is_end_stream() {
+        // It cannot have a body (RFC 9110 section 15.3.6); one that came is left to the endpoint, with its connection.
+        head.headers.remove(http::header::CONTENT_LENGTH);
+        in_flight.complete();
+        return Response::from_parts(head, Body::Empty);
+    }
     Response::from_parts(head, Body::relay(incoming, in_flight, checkout, pick))
 }
 

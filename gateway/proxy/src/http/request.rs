@@ -105,9 +105,8 @@ fn check_head(parts: &Parts, live: &LiveConfig) -> Result<(), Failure> {
             "the only transfer coding served here is chunked",
         ));
     }
-    if let Some(expectation) = parts.headers.get(header::EXPECT)
-        && !expectation.as_bytes().eq_ignore_ascii_case(b"100-continue")
-    {
+    let is_known = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    if !parts.headers.get_all(header::EXPECT).iter().all(is_known) {
         return Err(Failure::new(
             Reason::ExpectationFailed,
             "the only expectation served here is 100-continue",
@@ -249,7 +248,7 @@ fn single<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> Result<Optio
 /// What is wrong with a path: it must start with a slash, and must mean the same to everyone who reads it. A dot
 /// segment, an encoded slash or a backslash may be resolved by an endpoint after it was matched here, and so lead out
 /// of the route; they are refused rather than rewritten, because a rewritten path breaks signatures.
-fn path_fault(path: &str) -> Option<&'static str> {
+pub(crate) fn path_fault(path: &str) -> Option<&'static str> {
     if !path.starts_with('/') {
         return Some("the path must start with a slash");
     }

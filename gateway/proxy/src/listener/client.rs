@@ -8,10 +8,11 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -43,6 +44,8 @@ pub(crate) struct Client {
     unread: Cell<bool>,
     order: Cell<Option<Order>>,
     waker: RefCell<Option<Waker>>,
+    /// Its socket, as long as it is open.
+    socket: RefCell<Weak<RefCell<TcpStream>>>,
     /// Where the worker's sweep finds it.
     place: Cell<usize>,
 }
@@ -82,6 +85,7 @@ impl Client {
             unread: Cell::new(false),
             order: Cell::new(None),
             waker: RefCell::new(None),
+            socket: RefCell::default(),
             place: Cell::new(0),
             listening,
             worker,
@@ -172,7 +176,11 @@ impl Client {
         let waited = now.saturating_duration_since(self.since.get());
         match self.state.get() {
             State::Lingering if waited >= LINGER => self.give(Order::Abort),
-            _ if self.in_flight.get() > 0 => {}
+            _ if self.in_flight.get() > 0 => {
+                if self.is_reset() {
+                    self.give(Order::Abort);
+                }
+            }
             State::Head if !self.http2.get() && waited >= live.request_head_timeout => {
                 self.worker.metrics.failed(Reason::RequestTimeout);
                 self.give(Order::Abort);
@@ -206,6 +214,14 @@ impl Client {
         }
     }
 
+    /// Asks the kernel whether the client has reset the connection. hyper finds out only when it reads, which it does
+    /// not as long as bytes wait that nobody wants yet. A client that has closed its own direction may still read.
+    fn is_reset(&self) -> bool {
+        let Some(stream) = self.socket.borrow().upgrade() else { return false };
+        let stream = stream.borrow();
+        !matches!(SockRef::from(&*stream).take_error(), Ok(None))
+    }
+
     fn received(&self) {
         if self.in_flight.get() == 0 && self.state.get() == State::Idle {
             self.enter(State::Head);
@@ -215,23 +231,26 @@ impl Client {
 
 /// A client's socket, watched.
 pub(super) struct ClientIo {
-    stream: TcpStream,
+    /// A borrow lasts for one poll, and a poll of the socket runs no other code.
+    stream: Rc<RefCell<TcpStream>>,
     client: Rc<Client>,
     shut_down: bool,
 }
 
 impl ClientIo {
     pub(super) fn new(stream: TcpStream, client: Rc<Client>) -> Self {
+        let stream = Rc::new(RefCell::new(stream));
+        client.socket.replace(Rc::downgrade(&stream));
         Self { stream, client, shut_down: false }
     }
 
     /// Reads away what the client still sends, until it has had the time to read its answer. A socket that is closed
     /// with unread bytes sends a reset, and that may overtake the answer.
-    fn linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn linger(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut waste = [0; 4096];
         loop {
             let mut buffer = ReadBuf::new(&mut waste);
-            let read = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer));
+            let read = ready!(Pin::new(&mut *self.stream.borrow_mut()).poll_read(cx, &mut buffer));
             if read.is_err() || buffer.filled().is_empty() {
                 return Poll::Ready(Ok(()));
             }
@@ -241,12 +260,12 @@ impl ClientIo {
 
 impl AsyncRead for ClientIo {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        let polled = Pin::new(&mut *self.stream.borrow_mut()).poll_read(cx, buffer);
         if buffer.filled().len() > before {
             self.client.received();
         }
@@ -255,29 +274,29 @@ impl AsyncRead for ClientIo {
 }
 
 impl AsyncWrite for ClientIo {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.stream.borrow_mut()).poll_write(cx, bytes)
     }
 
     fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, pieces)
+        Pin::new(&mut *self.stream.borrow_mut()).poll_write_vectored(cx, pieces)
     }
 
     fn is_write_vectored(&self) -> bool {
         true
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.stream.borrow_mut()).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.shut_down {
-            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+            ready!(Pin::new(&mut *self.stream.borrow_mut()).poll_shutdown(cx))?;
             self.shut_down = true;
             if self.client.unread.get() {
                 self.client.enter(State::Lingering);

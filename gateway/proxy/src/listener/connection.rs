@@ -17,7 +17,8 @@ use tokio::net::TcpStream;
 use super::client::{Client, ClientIo, Order};
 use crate::config::ProxyConfig;
 use crate::error::Reason;
-use crate::http::proxy;
+use crate::http::{proxy, respond};
+use crate::telemetry::Record;
 
 /// Windows of an HTTP/2 client, in bytes: what one stream and one connection may send before it is read here.
 const HTTP2_STREAM_WINDOW: u32 = 64 * 1024;
@@ -86,14 +87,17 @@ impl Drop for Watched {
     }
 }
 
-/// What hyper answered by itself (a head that is no HTTP, or too large) appears in the metrics here; the rest has been
-/// told by the exchange that it broke.
+/// What hyper answered by itself (a head that is no HTTP, or too large) appears in the metrics and the access log here;
+/// the rest has been told by the exchange that it broke.
 fn note_error(client: &Client, error: &(dyn std::error::Error + 'static)) {
     let Some(error) = error.downcast_ref::<hyper::Error>() else { return };
-    if error.is_parse_too_large() {
-        client.worker().metrics.failed(Reason::HeadersTooLarge);
-    } else if error.is_parse() {
-        client.worker().metrics.failed(Reason::BadRequest);
+    let reason = if error.is_parse_too_large() {
+        Some(Reason::HeadersTooLarge)
+    } else {
+        error.is_parse().then_some(Reason::BadRequest)
+    };
+    if let Some(reason) = reason {
+        Record::refused(Rc::clone(client.worker()), client.peer.address, respond::status(reason), reason);
     }
     tracing::debug!(%error, peer = %client.peer.address, "a client connection ended with an error");
 }

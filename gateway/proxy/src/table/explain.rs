@@ -10,6 +10,7 @@ use super::matching::Miss;
 use super::view::{ClusterView, EndpointView};
 use super::{NoMatch, RequestView, RoutingTable};
 use crate::cluster::{Cluster, verdicts};
+use crate::http::request::path_fault;
 
 /// So many of the rules that were passed over are told; the rest is counted.
 const MOST_PASSED_OVER: usize = 20;
@@ -100,6 +101,17 @@ pub struct PassedOver {
 impl RoutingTable {
     /// Tells what would become of a request.
     pub fn explain(&self, question: &Question, now: Instant) -> Explanation {
+        if let Some(refusal) = question.refusal() {
+            return Explanation {
+                summary: refusal,
+                generation: self.generation(),
+                route: None,
+                rule: None,
+                backends: Vec::new(),
+                passed_over: Vec::new(),
+                more_passed_over: 0,
+            };
+        }
         let found = self.find_http(question.role, &question.view());
         let rule = found.ok();
         let backends = rule.iter().flat_map(|rule| rule.backends());
@@ -194,10 +206,19 @@ impl Question {
         })
     }
 
-    /// The question as the table sees a request.
+    /// What the listener answers before it looks for a route, where it does not take such a request.
+    fn refusal(&self) -> Option<String> {
+        if self.method == Method::CONNECT {
+            return Some("405: CONNECT is not served here".to_owned());
+        }
+        path_fault(&self.path).map(|fault| format!("400: {fault}"))
+    }
+
+    /// The question as the table sees a request. At a cluster listener one that names a host is taken for a request
+    /// through the gateway as a proxy, which only routes of that host may answer.
     pub fn view(&self) -> RequestView<'_> {
         RequestView {
-            named_only: false,
+            named_only: self.role == Role::Cluster && self.host.is_some(),
             host: self.host.as_deref(),
             port: self.port,
             method: &self.method,

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, Version};
+use http::{HeaderValue, Method, StatusCode, Version};
 use portolan_model::{ClusterId, RouteId};
 use tokio::time::Instant;
 
@@ -66,6 +66,16 @@ impl Record {
             generation: 0,
             worker,
         }
+    }
+
+    /// Tells of something that did not become a request, because it is no HTTP or too large; its method is not known.
+    pub(crate) fn refused(worker: Rc<Worker>, peer: IpAddr, status: StatusCode, reason: Reason) {
+        let (mut request, ()) = http::Request::new(()).into_parts();
+        request.method = Method::from_bytes(b"-").expect("a hyphen is a token");
+        let mut record = Self::open(worker, &request, peer);
+        record.path = None;
+        record.status = status.as_u16();
+        record.reason = Some(reason);
     }
 
     fn wanted_by(&self, log: AccessLog) -> bool {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use http::header::Entry;
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 
@@ -71,6 +71,7 @@ pub(super) async fn attempt(
         );
     }
     let before = checkout.connection.wire.moved();
+    checkout.connection.wire.await_head(exchange.client.worker().config().max_head_bytes);
     exchange.sending();
     let request = Request::from_parts(parts, RequestBody(Rc::clone(exchange)));
     let sent = exchange.unless_failed(checkout.connection.sender.try_send_request(request));
@@ -81,9 +82,12 @@ pub(super) async fn attempt(
     } else {
         sent.await
     };
+    checkout.connection.wire.head_is_here();
     exchange.busy();
     match result {
-        Ok(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+        Ok(Ok(response))
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS || is_ambiguous(response.headers()) =>
+        {
             Err(final_failure(Reason::UpstreamProtocol, Some(Outcome::Reset)))
         }
         Ok(Ok(response)) => Ok(Answered { response, checkout }),
@@ -93,6 +97,16 @@ pub(super) async fn attempt(
             Err(final_failure(reason, timed_out.then_some(Outcome::TimedOut)))
         }
     }
+}
+
+/// Whether readers may differ over where the message ends: a length beside a transfer coding, or a coding other than
+/// `chunked` once.
+fn is_ambiguous(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let Some(first) = codings.next() else { return false };
+    codings.next().is_some()
+        || !first.as_bytes().eq_ignore_ascii_case(b"chunked")
+        || headers.contains_key(header::CONTENT_LENGTH)
 }
 
 /// A connection for the request: an idle one, or a new one.
@@ -145,7 +159,9 @@ fn classify(
     // An idle connection that the endpoint closes just now is no sign of ill health.
     let outcome = (!checkout.reused || read > read_before).then_some(Outcome::Reset);
     if read > read_before {
-        let garbage = error.error().is_parse() || error.error().is_parse_too_large();
+        let garbage = checkout.connection.wire.is_flooded()
+            || error.error().is_parse()
+            || error.error().is_parse_too_large();
         return final_failure(
             if garbage { Reason::UpstreamProtocol } else { Reason::UpstreamReset },
             outcome,

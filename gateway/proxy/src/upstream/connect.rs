@@ -23,6 +23,10 @@ use crate::worker::Worker;
 #[cfg(target_os = "linux")]
 const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 
+/// So many heads of the largest size may come in place of one; what hyper reads of the body before the head has been
+/// told of is less.
+const FLOOD: u64 = 4;
+
 /// An open connection that can carry one request at a time.
 pub(crate) struct Connection {
     pub(super) sender: SendRequest<RequestBody>,
@@ -34,6 +38,9 @@ pub(super) struct Wire {
     stream: RefCell<TcpStream>,
     written: Cell<u64>,
     read: Cell<u64>,
+    /// While the head of a response is awaited: `read` may not pass it.
+    most_read: Cell<Option<u64>>,
+    flooded: Cell<bool>,
 }
 
 /// Why there is no connection.
@@ -65,7 +72,7 @@ pub(super) async fn connect(
         Ok(Ok(stream)) => stream,
     };
     prepare(&stream).map_err(ConnectError::Refused)?;
-    let wire = Rc::new(Wire { stream: RefCell::new(stream), written: Cell::new(0), read: Cell::new(0) });
+    let wire = Rc::new(Wire::new(stream));
     let io = TokioIo::new(WireIo(Rc::clone(&wire)));
     let (sender, driver) = http1::Builder::new()
         .max_buf_size(worker.config().max_head_bytes)
@@ -105,6 +112,33 @@ impl From<io::Error> for ConnectError {
 }
 
 impl Wire {
+    fn new(stream: TcpStream) -> Self {
+        Self {
+            stream: RefCell::new(stream),
+            written: Cell::new(0),
+            read: Cell::new(0),
+            most_read: Cell::new(None),
+            flooded: Cell::new(false),
+        }
+    }
+
+    /// From now on only interim responses and one head may come: not more than a few heads of the largest size, else
+    /// an endpoint could send interim responses for as long as it likes.
+    pub(super) fn await_head(&self, max_head_bytes: usize) {
+        let most = FLOOD.saturating_mul(max_head_bytes as u64);
+        self.most_read.set(Some(self.read.get().saturating_add(most)));
+    }
+
+    /// The head is here, or is not awaited any more.
+    pub(super) fn head_is_here(&self) {
+        self.most_read.set(None);
+    }
+
+    /// Whether too much came before the head.
+    pub(super) fn is_flooded(&self) -> bool {
+        self.flooded.get()
+    }
+
     /// Bytes written and read so far.
     pub(super) fn moved(&self) -> (u64, u64) {
         (self.written.get(), self.read.get())
@@ -134,6 +168,13 @@ impl AsyncRead for WireIo {
         let before = buffer.filled().len();
         let polled = Pin::new(&mut *self.0.stream.borrow_mut()).poll_read(cx, buffer);
         self.0.read.set(self.0.read.get() + (buffer.filled().len() - before) as u64);
+        if self.0.most_read.get().is_some_and(|most| self.0.read.get() > most) {
+            self.0.flooded.set(true);
+            return Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "too many interim responses",
+            )));
+        }
         polled
     }
 }
@@ -195,7 +236,7 @@ mod tests {
         for act in acts {
             let stream = TcpStream::connect(address).await.unwrap();
             let (other, _) = listener.accept().unwrap();
-            let wire = Wire { stream: RefCell::new(stream), written: Cell::new(0), read: Cell::new(0) };
+            let wire = Wire::new(stream);
             assert!(wire.is_quiet());
             let _kept = act(other);
             assert!(!wire.is_quiet());

@@ -60,6 +60,54 @@ async fn a_request_and_its_response_go_through() {
     assert!(response.field("date").is_some());
 }
 
+/// A byte that is no text does not keep the names beside it from being taken off.
+#[tokio::test]
+async fn what_a_broken_connection_field_lists_ends_here() {
+    use tokio::io::AsyncWriteExt as _;
+    let upstream = Upstream::new().await;
+    let gateway = Gateway::orders(&[upstream.address]).await;
+    let mut client = Wire::connect(gateway.edge).await;
+    let request = b"GET /orders/ HTTP/1.1\r\nhost: a\r\nconnection: \xff, x-hop\r\nx-hop: 1\r\n\r\n";
+    client.stream.write_all(request).await.unwrap();
+    let mut endpoint = upstream.accept().await;
+    let request = endpoint.next_message().await.unwrap();
+    assert_eq!((request.field("x-hop"), request.field("connection")), (None, None));
+}
+
+#[tokio::test]
+async fn trailers_of_a_request_are_cleaned() {
+    let upstream = Upstream::new().await;
+    let gateway = Gateway::orders(&[upstream.address]).await;
+    let mut client = Wire::connect(gateway.edge).await;
+    client
+        .write(
+            "POST /orders/ HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\ntrailer: x-sum, x-forwarded-for, \
+             x-request-id\r\n\r\n0\r\nx-sum: 7\r\nx-forwarded-for: 6.6.6.6\r\nx-request-id: theirs\r\n\r\n",
+        )
+        .await;
+    let mut endpoint = upstream.accept().await;
+    endpoint.head().await.unwrap();
+    let body = endpoint.bytes("0\r\nx-sum: 7\r\n\r\n".len()).await;
+    assert_eq!(String::from_utf8(body).unwrap(), "0\r\nx-sum: 7\r\n\r\n");
+    endpoint.write(&ok("", "")).await;
+    assert_eq!(client.next_message().await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn a_205_has_no_body() {
+    let upstream = Upstream::new().await;
+    let gateway = Gateway::orders(&[upstream.address]).await;
+    let mut client = Wire::connect(gateway.edge).await;
+    client.write("GET /orders/ HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    let mut endpoint = upstream.accept().await;
+    endpoint.next_message().await.unwrap();
+    endpoint.write("HTTP/1.1 205 Reset Content\r\ncontent-length: 4\r\n\r\nbody").await;
+    let answer = client.next_message().await.unwrap();
+    assert_eq!((answer.status(), answer.text()), (205, ""));
+    assert!(endpoint.is_closed().await, "its body is not read, so it cannot be used again");
+    assert_eq!(client.ask("GET /nothing HTTP/1.1\r\nhost: a\r\n\r\n").await.status(), 404, "in step");
+}
+
 /// Framing is said outright for every method, so that no endpoint takes a body for the next request.
 #[tokio::test]
 async fn bodies_keep_their_framing_whatever_the_method() {
@@ -141,7 +189,8 @@ async fn trailers_are_asked_for_and_passed_on() {
     assert_eq!((request.field("te"), request.field("connection")), (Some("trailers"), Some("te")));
     endpoint
         .write(
-            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n2\r\nhi\r\n0\r\nx-sum: 7\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n2\r\nhi\r\n0\r\nx-sum: 7\r\n\
+             Via: x\r\nX-Forwarded-For: 6.6.6.6\r\nforwarded: for=x\r\nconnection: x\r\ncontent-length: 9\r\n\r\n",
         )
         .await;
     assert!(client.head().await.unwrap().contains("trailer: x-sum"));

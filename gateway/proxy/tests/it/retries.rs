@@ -85,6 +85,12 @@ async fn a_response_that_has_begun_is_final() {
         ("SSH-2.0-OpenSSH_9.6\r\n\r\n", "upstream_protocol"),
         ("HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n", "upstream_protocol"),
         (
+            "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+            "upstream_protocol",
+        ),
+        ("HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n", "upstream_protocol"),
+        ("HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\nx", "upstream_protocol"),
+        (
             "HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
             "upstream_protocol",
         ),
@@ -180,4 +186,25 @@ async fn dead_endpoints_are_ejected() {
         assert_eq!(client.ask(&get("/orders/")).await.status(), 200);
     }
     assert!(gateway.metric("portolan_retries_total") - retries < 2.0);
+}
+
+/// Interim responses are read away, but not for ever.
+#[tokio::test]
+async fn an_endpoint_that_sends_interim_responses_without_end_is_given_up() {
+    let upstream = Upstream::new().await;
+    let gateway = Gateway::orders(&[upstream.address]).await;
+    let mut client = Wire::connect(gateway.edge).await;
+    client.write(&get("/orders/few")).await;
+    let mut endpoint = upstream.accept().await;
+    endpoint.next_message().await.unwrap();
+    endpoint.write(&"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n".repeat(20)).await;
+    endpoint.write(&ok("after a few", "")).await;
+    assert_eq!(client.next_message().await.unwrap().text(), "after a few");
+
+    client.write(&get("/orders/endless")).await;
+    endpoint.next_message().await.unwrap();
+    let hints = "HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n".repeat(100);
+    while tokio::io::AsyncWriteExt::write_all(&mut endpoint.stream, hints.as_bytes()).await.is_ok() {}
+    let answer = client.next_message().await.unwrap();
+    assert_eq!((answer.status(), answer.reason()), (502, "upstream_protocol"));
 }

@@ -65,6 +65,30 @@ async fn a_client_that_goes_away_cancels_the_endpoints_work() {
     assert!(endpoint.is_closed().await);
 }
 
+/// A reset is noticed though a byte of the client's next request waits unread, or its upload is not wanted just now.
+#[tokio::test]
+async fn a_reset_behind_unread_bytes_cancels_the_endpoints_work() {
+    let upstream = Upstream::new().await;
+    let gateway = Gateway::orders(&[upstream.address]).await;
+    let mut client = Wire::connect(gateway.edge).await;
+    client.write(&format!("{}G", get("/orders/slow"))).await;
+    let mut endpoint = upstream.accept().await;
+    endpoint.next_message().await.unwrap();
+    let reset = Instant::now();
+    client.reset();
+    assert!(endpoint.is_closed().await);
+    assert!(reset.elapsed() < Duration::from_secs(2), "{:?}", reset.elapsed());
+    gateway.logged(|line| line["reason"] == "client_closed").await;
+
+    // In a blocked upload.
+    let mut client = Wire::connect(gateway.edge).await;
+    client.write("POST /orders/ HTTP/1.1\r\nhost: a\r\ncontent-length: 100000000\r\n\r\n").await;
+    let _blocked = upstream.accept().await;
+    soon(pour(&mut client.stream)).await;
+    client.reset();
+    gateway.metric_is("portolan_failures_total{reason=\"client_closed\"}", 2.0).await;
+}
+
 #[tokio::test]
 async fn a_response_that_breaks_off_does_not_look_whole() {
     for framing in ["content-length: 10", "transfer-encoding: chunked"] {

@@ -1,5 +1,8 @@
 //! Which forms of a request are taken where, and what is answered to the others.
 
+use portolan_model::Role;
+use portolan_proxy::table::Question;
+
 use crate::harness::{Gateway, Setup, Upstream, Wire, get};
 
 #[tokio::test]
@@ -51,6 +54,12 @@ async fn every_refusal_has_its_status_and_reason_and_dials_nothing() {
         (edge, "GET /orders HTTP/1.1\r\nhost: a\r\nexpect: tea\r\n\r\n".into(), 417, "expectation_failed"),
         (
             edge,
+            "GET /orders HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\nexpect: tea\r\n\r\n".into(),
+            417,
+            "expectation_failed",
+        ),
+        (
+            edge,
             "POST /orders HTTP/1.1\r\nhost: a\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n".into(),
             501,
             "unknown_transfer_coding",
@@ -91,6 +100,29 @@ async fn heads_that_are_no_http_are_refused() {
     }
     gateway.metric_is("portolan_failures_total{reason=\"headers_too_large\"}", 2.0).await;
     gateway.metric_is("portolan_failures_total{reason=\"bad_request\"}", 3.0).await;
+    for (reason, status) in [("bad_request", 400), ("headers_too_large", 431)] {
+        let line = gateway.logged(|line| line["reason"] == reason).await;
+        assert_eq!((&line["status"], &line["method"]), (&status.into(), &"-".into()));
+    }
+}
+
+/// What the listener refuses before it looks for a route, `explain` refuses as well.
+#[tokio::test]
+async fn explanations_agree_with_the_listener() {
+    let gateway = Gateway::orders(&[Upstream::new().await.answer_all()]).await;
+    for (role, method, url, expected) in [
+        (Role::Edge, "GET", "/orders/", "rule "),
+        (Role::Edge, "GET", "/orders/../admin", "400: the path has a dot segment"),
+        (Role::Edge, "GET", "/orders/%2e%2e/admin", "400: the path has a dot segment"),
+        (Role::Edge, "GET", "/orders/%", "400: the path has a percent sign"),
+        (Role::Edge, "CONNECT", "/orders/", "405: "),
+        (Role::Cluster, "GET", "http://orders/", "rule "),
+        (Role::Cluster, "GET", "http://elsewhere/orders/", "404: "),
+    ] {
+        let question = Question::parse(role, method, url).unwrap();
+        let summary = gateway.proxy().explain(&question).summary;
+        assert!(summary.starts_with(expected), "{method} {url}: {summary}");
+    }
 }
 
 /// With both, the length is not believed, and nothing after the message is.
