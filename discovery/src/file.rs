@@ -9,9 +9,11 @@
 //!
 //! A file may be written in place, renamed over, or swapped by a symbolic link as Kubernetes does with the folder of
 //! a ConfigMap. One that cannot be read is a finding on the file, and what it said last stays in force until it is
-//! mended or removed.
+//! mended or removed. One that lost objects by a write in place may be half written: it is taken as it is once it has
+//! stayed so for two seconds.
 
 mod folder;
+mod listing;
 mod manifest;
 mod source;
 #[cfg(test)]
@@ -28,7 +30,7 @@ pub use source::FileSource;
 
 use crate::merge::Merge;
 use crate::translate::{Index, TranslateConfig};
-use folder::Folder;
+use folder::{Folder, Picture, place};
 
 /// Reads every manifest in `dir` once: the objects, and what is wrong with the files. Objects without a namespace get
 /// `default_namespace`.
@@ -36,11 +38,14 @@ use folder::Folder;
 /// # Errors
 /// If `dir` is not a folder that can be read.
 pub fn load(dir: &Path, default_namespace: &str) -> io::Result<(Vec<Object>, Vec<Finding>)> {
+    let picture = picture(dir, default_namespace)?;
+    Ok((picture.objects, picture.findings.into_values().flatten().collect()))
+}
+
+fn picture(dir: &Path, default_namespace: &str) -> io::Result<Picture> {
     let mut folder = Folder::new(dir, default_namespace);
     folder.scan()?;
-    let picture = folder.picture();
-    let findings = picture.findings.into_values().flatten().collect();
-    Ok((picture.objects, findings))
+    Ok(folder.picture())
 }
 
 /// Everything that Portolan would find wrong if it ran on `dir`: with the files, with each object, and between objects.
@@ -49,7 +54,8 @@ pub fn load(dir: &Path, default_namespace: &str) -> io::Result<(Vec<Object>, Vec
 /// # Errors
 /// If `dir` is not a folder that can be read.
 pub fn check(dir: &Path, config: &TranslateConfig) -> io::Result<Vec<Finding>> {
-    let (objects, mut findings) = load(dir, &config.default_namespace)?;
+    let Picture { objects, findings, places } = picture(dir, &config.default_namespace)?;
+    let mut findings: Vec<_> = findings.into_values().flatten().collect();
     let mut index = Index::new();
     for object in objects {
         index.apply(object.into());
@@ -60,7 +66,13 @@ pub fn check(dir: &Path, config: &TranslateConfig) -> io::Result<Vec<Finding>> {
             merge.upsert(0, key, contribution);
         }
     }
-    findings.extend(merge.findings());
+    let mut between = merge.findings();
+    for finding in &mut between {
+        if let Some(path) = places.get(&finding.resource) {
+            place(finding, path);
+        }
+    }
+    findings.extend(between);
     findings.sort();
     findings.dedup();
     Ok(findings)

@@ -9,15 +9,17 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use portolan_model::{Finding, ResourceRef};
+use tokio::time::Instant;
 
-use super::manifest::{self, Object};
+use super::listing::{Listing, identity};
+use super::manifest::{self, Manifest, Object};
 
 /// A manifest larger than this is not read: somebody put something else there.
 const LARGEST: u64 = 4 * 1024 * 1024;
-/// Folders deeper than this are not entered: a symbolic link leads back up.
-const DEEPEST: usize = 16;
 /// A file that was written so shortly before it was read may have been written again within the resolution of its time.
 const TIME_RESOLUTION: Duration = Duration::from_millis(100);
+/// A file that lost objects may be half written until it has stayed as it is for this long.
+const STABLE: Duration = Duration::from_secs(2);
 
 /// The files below a folder.
 #[derive(Debug)]
@@ -25,6 +27,17 @@ pub(super) struct Folder {
     root: PathBuf,
     default_namespace: Arc<str>,
     files: BTreeMap<PathBuf, Entry>,
+    /// What could not be looked into, and why.
+    unreadable: BTreeMap<PathBuf, String>,
+}
+
+/// What a look at the files found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Scanned {
+    /// Whether a file may say something else than before.
+    pub(super) has_changed: bool,
+    /// When to look again though nothing changes: a file that may be half written is taken as it is then.
+    pub(super) look_again: Option<Duration>,
 }
 
 /// A file as it was read last.
@@ -33,7 +46,11 @@ struct Entry {
     stamp: Option<Stamp>,
     /// What its last good state said.
     objects: Vec<Object>,
+    /// The device and inode of its last good state.
+    good: Option<(u64, u64)>,
     findings: Vec<Finding>,
+    /// Since when it is as it is, if it lost objects by that.
+    lost: Option<(Stamp, Instant)>,
 }
 
 /// What tells whether a file is still the same without reading it.
@@ -51,46 +68,54 @@ pub(super) struct Picture {
     pub(super) objects: Vec<Object>,
     /// Faults of files and between files, by the file at fault. A file without faults is not here.
     pub(super) findings: BTreeMap<ResourceRef, Vec<Finding>>,
+    /// The file that each object stands in.
+    pub(super) places: BTreeMap<ResourceRef, PathBuf>,
 }
 
 impl Folder {
     pub(super) fn new(root: &Path, default_namespace: &str) -> Self {
-        Self { root: root.to_owned(), default_namespace: default_namespace.into(), files: BTreeMap::new() }
+        Self {
+            root: root.to_owned(),
+            default_namespace: default_namespace.into(),
+            files: BTreeMap::new(),
+            unreadable: BTreeMap::new(),
+        }
     }
 
-    /// Reads the files that are new or changed, and forgets those that are gone. Returns whether there were any.
+    /// Reads the files that are new or changed, and forgets those that are gone. Files in a folder that cannot be read
+    /// are not gone.
     ///
     /// # Errors
     /// If the folder itself cannot be read; then everything stays as it was.
-    pub(super) fn scan(&mut self) -> io::Result<bool> {
-        let mut found = BTreeMap::new();
-        list(&self.root, 0, &mut found)?;
+    pub(super) fn scan(&mut self) -> io::Result<Scanned> {
+        let Listing { files, unreadable } = Listing::read(&self.root)?;
         let before = self.files.len();
-        self.files.retain(|path, _| found.contains_key(path));
-        let mut changed = self.files.len() != before;
-        for (path, metadata) in found {
-            let stamp = Stamp::new(&metadata);
+        let is_hidden = |path: &Path| path.ancestors().any(|it| unreadable.contains_key(it));
+        self.files.retain(|path, _| files.contains_key(path) || is_hidden(path));
+        let mut has_changed = self.files.len() != before || self.unreadable != unreadable;
+        self.unreadable = unreadable;
+        for (path, metadata) in files {
             let entry = self.files.entry(path.clone()).or_default();
-            if entry.stamp.is_none() || entry.stamp != stamp {
-                changed = true;
-                entry.stamp = stamp;
-                entry.read(&path, metadata.len(), &self.default_namespace);
+            let stamp = Stamp::new(&metadata);
+            if !entry.is_as(stamp.as_ref()) {
+                has_changed = true;
+                entry.read(&path, &metadata, stamp, &self.default_namespace);
             }
         }
-        Ok(changed)
+        let look_again = self.files.values().filter_map(Entry::settles_in).min();
+        Ok(Scanned { has_changed, look_again })
     }
 
     /// What all files say. Of an object that stands in several files, the first file in the order of their paths counts.
     pub(super) fn picture(&self) -> Picture {
         let mut picture = Picture::default();
-        let mut seen = BTreeMap::<ResourceRef, &Path>::new();
         for (path, entry) in &self.files {
             let mut findings = entry.findings.clone();
             for object in &entry.objects {
                 let resource = object.resource();
-                match seen.get(&resource) {
+                match picture.places.get(&resource) {
                     None => {
-                        seen.insert(resource, path);
+                        picture.places.insert(resource, path.clone());
                         picture.objects.push(object.clone());
                     }
                     Some(first) => findings.push(duplicate(&resource, first, path)),
@@ -100,8 +125,22 @@ impl Folder {
                 picture.findings.insert(file_resource(path), findings);
             }
         }
+        for (path, fault) in &self.unreadable {
+            let resource = file_resource(path);
+            let finding = Finding::error(&resource, "content", "UnreadableFile", self.hidden(path, fault));
+            picture.findings.entry(resource).or_default().push(finding);
+        }
         picture.add_lost_slices();
         picture
+    }
+
+    fn hidden(&self, path: &Path, fault: &str) -> String {
+        match self.files.keys().filter(|file| file.starts_with(path)).count() {
+            0 => format!("{fault}; nothing in it is served until that is mended"),
+            count => {
+                format!("{fault}; what {count} files said last stays in force until it is mended or removed")
+            }
+        }
     }
 }
 
@@ -122,7 +161,10 @@ impl Picture {
             if !services.contains(&service) {
                 let message = format!("no file has {service}, and so the slice has no use");
                 let field = format!("metadata.labels[\"{label}\"]");
-                let finding = Finding::warning(&resource, field, "UnknownService", message);
+                let mut finding = Finding::warning(&resource, field, "UnknownService", message);
+                if let Some(path) = self.places.get(&resource) {
+                    place(&mut finding, path);
+                }
                 self.findings.entry(resource).or_default().push(finding);
             }
         }
@@ -130,20 +172,21 @@ impl Picture {
 }
 
 impl Entry {
-    /// Takes in the file's content. If it cannot be read, its last good objects stay.
-    fn read(&mut self, path: &Path, length: u64, default_namespace: &str) {
+    /// Whether there is nothing new to read.
+    fn is_as(&self, stamp: Option<&Stamp>) -> bool {
+        self.lost.is_none() && self.stamp.is_some() && self.stamp.as_ref() == stamp
+    }
+
+    /// Takes in the file's content. If it cannot be read or may be half written, its last good objects stay.
+    fn read(&mut self, path: &Path, metadata: &Metadata, stamp: Option<Stamp>, default_namespace: &str) {
+        self.stamp = stamp;
         let resource = file_resource(path);
-        let text = match text(path, length) {
+        let text = match text(path, metadata.len()) {
             Ok(text) => text,
             Err(fault) => return self.keep(&resource, "content", fault),
         };
         match manifest::read(&text, default_namespace) {
-            Ok(manifest) => {
-                let is_kept = |object: &Object| manifest.malformed.contains(&object.resource());
-                let kept = std::mem::take(&mut self.objects).into_iter().filter(is_kept);
-                self.objects = manifest.objects.into_iter().chain(kept).collect();
-                self.findings = manifest.findings;
-            }
+            Ok(manifest) => self.take(path, metadata, manifest),
             Err(unreadable) => {
                 let field = match unreadable.position {
                     Some((line, column)) => format!("line {line}, column {column}"),
@@ -154,7 +197,47 @@ impl Entry {
         }
     }
 
+    fn take(&mut self, path: &Path, metadata: &Metadata, manifest: Manifest) {
+        let said: BTreeSet<_> =
+            manifest.objects.iter().map(Object::resource).chain(manifest.malformed.iter().cloned()).collect();
+        let lost = self.objects.iter().map(Object::resource).filter(|it| !said.contains(it));
+        let lost: Vec<_> = lost.map(|it| it.to_string()).collect();
+        // One that was renamed over another is whole, but a new one may still be empty.
+        let is_whole = self.good != Some(identity(metadata)) && !said.is_empty();
+        if !lost.is_empty() && !is_whole && self.may_be_half_written(metadata) {
+            self.findings = vec![half_written(path, &lost)];
+            return;
+        }
+        self.lost = None;
+        self.good = Some(identity(metadata));
+        let is_kept = |object: &Object| manifest.malformed.contains(&object.resource());
+        let kept = std::mem::take(&mut self.objects).into_iter().filter(is_kept);
+        self.objects = manifest.objects.into_iter().chain(kept).collect();
+        self.findings = manifest.findings;
+        self.findings.iter_mut().for_each(|finding| place(finding, path));
+    }
+
+    /// Whether a file that lost objects was written so shortly ago that the rest may still come. The time of the file
+    /// tells, and if that is of no use (a clock that differs), how long it has been seen like this.
+    fn may_be_half_written(&mut self, metadata: &Metadata) -> bool {
+        let stamp = Stamp::raw(metadata);
+        let age = stamp.as_ref().and_then(|it| SystemTime::now().duration_since(it.modified).ok());
+        if age.is_some_and(|age| age >= STABLE) {
+            return false;
+        }
+        self.lost = match (self.lost.take(), stamp) {
+            (Some((before, since)), Some(stamp)) if before == stamp => Some((before, since)),
+            (_, stamp) => stamp.map(|stamp| (stamp, Instant::now())),
+        };
+        self.lost.as_ref().is_some_and(|(_, since)| since.elapsed() < STABLE)
+    }
+
+    fn settles_in(&self) -> Option<Duration> {
+        self.lost.as_ref().map(|(_, since)| STABLE.saturating_sub(since.elapsed()))
+    }
+
     fn keep(&mut self, resource: &ResourceRef, field: &str, fault: String) {
+        self.lost = None;
         let kept = match self.objects.len() {
             0 => "nothing of it is served".to_owned(),
             count => format!("what it said last ({count} objects) stays in force"),
@@ -167,43 +250,19 @@ impl Entry {
 impl Stamp {
     /// None if the file may change without its stamp changing.
     fn new(metadata: &Metadata) -> Option<Self> {
-        let modified = metadata.modified().ok()?;
-        let is_settled = SystemTime::now().duration_since(modified).is_ok_and(|age| age > TIME_RESOLUTION);
-        is_settled.then(|| Self {
-            identity: (metadata.dev(), metadata.ino()),
+        let stamp = Self::raw(metadata)?;
+        let age = SystemTime::now().duration_since(stamp.modified);
+        age.is_ok_and(|age| age > TIME_RESOLUTION).then_some(stamp)
+    }
+
+    fn raw(metadata: &Metadata) -> Option<Self> {
+        Some(Self {
+            identity: identity(metadata),
             length: metadata.len(),
-            modified,
+            modified: metadata.modified().ok()?,
             changed: (metadata.ctime(), metadata.ctime_nsec()),
         })
     }
-}
-
-/// The manifest files below `dir`. Hidden ones are passed over: they are an editor's, or the folders behind the links
-/// of a ConfigMap, which are found by the links.
-fn list(dir: &Path, depth: usize, found: &mut BTreeMap<PathBuf, Metadata>) -> io::Result<()> {
-    for entry in std::fs::read_dir(dir)? {
-        let entry = entry?;
-        if entry.file_name().as_encoded_bytes().starts_with(b".") {
-            continue;
-        }
-        let path = entry.path();
-        // A file that went away since, or a link that leads nowhere, is not there.
-        let Ok(metadata) = std::fs::metadata(&path) else { continue };
-        if metadata.is_dir() && depth < DEEPEST {
-            if let Err(error) = list(&path, depth + 1, found) {
-                tracing::debug!(path = %path.display(), %error, "a folder that cannot be read is passed over");
-            }
-        } else if metadata.is_file() && is_manifest(&path) {
-            found.insert(path, metadata);
-        }
-    }
-    Ok(())
-}
-
-fn is_manifest(path: &Path) -> bool {
-    path.extension().is_some_and(|it| {
-        it.eq_ignore_ascii_case("yaml") || it.eq_ignore_ascii_case("yml") || it.eq_ignore_ascii_case("json")
-    })
 }
 
 fn text(path: &Path, length: u64) -> Result<String, String> {
@@ -230,6 +289,21 @@ fn text(path: &Path, length: u64) -> Result<String, String> {
 /// The file, in findings.
 pub(super) fn file_resource(path: &Path) -> ResourceRef {
     ResourceRef::new("File", "", path.display().to_string())
+}
+
+/// Says in the finding which file its object stands in.
+pub(super) fn place(finding: &mut Finding, path: &Path) {
+    finding.message = format!("{}; it stands in {}", finding.message, path.display());
+}
+
+fn half_written(path: &Path, lost: &[String]) -> Finding {
+    let message = format!(
+        "the file was changed just now and does not have {} any more, as if it were half written; what it said last \
+         stays in force until it has stayed as it is for {} s",
+        lost.join(", "),
+        STABLE.as_secs()
+    );
+    Finding::warning(&file_resource(path), "content", "HalfWrittenFile", message)
 }
 
 fn duplicate(resource: &ResourceRef, first: &Path, second: &Path) -> Finding {

@@ -105,6 +105,16 @@ fn bare(message: &str) -> String {
     first.split(" at line ").next().unwrap_or(first).to_owned()
 }
 
+/// The kind that is read and that this would be but for its case.
+fn meant(version: &str, kind: &str) -> Option<&'static str> {
+    let kinds: &[_] = match version {
+        "v1" => &["Service", "Namespace", "List", "ServiceList", "NamespaceList"],
+        version if version.starts_with("discovery.k8s.io/") => &["EndpointSlice", "EndpointSliceList"],
+        _ => &[],
+    };
+    kinds.iter().copied().find(|known| *known != kind && known.eq_ignore_ascii_case(kind))
+}
+
 struct Reader<'a> {
     default_namespace: &'a str,
     manifest: Manifest,
@@ -138,9 +148,23 @@ impl Reader<'_> {
                 let implied = (!kind.is_empty()).then_some((&*version, &*kind));
                 return self.read_items(document, implied);
             }
-            (version, kind) => tracing::debug!(version, kind, "a kind that is not read"),
+            (version, kind) => match meant(version, kind) {
+                Some(meant) => self.warn_of_case(&document, kind, meant),
+                None => tracing::debug!(version, kind, "a kind that is not read"),
+            },
         }
         Ok(())
+    }
+
+    fn warn_of_case(&mut self, document: &Value, kind: &str, meant: &str) {
+        let text = |field: &str| document["metadata"][field].as_str().unwrap_or_default();
+        let namespace = match text("namespace") {
+            "" if meant != "Namespace" => self.default_namespace,
+            namespace => namespace,
+        };
+        let resource = ResourceRef::new(meant, namespace, text("name"));
+        let message = format!("there is no kind {kind:?}, and so the object is left out; write {meant}");
+        self.manifest.findings.push(Finding::warning(&resource, "kind", "UnknownKind", message));
     }
 
     fn read_items(&mut self, mut list: Value, implied: Option<(&str, &str)>) -> Result<(), Unreadable> {
@@ -285,6 +309,26 @@ metadata: {name: shop}
         assert_eq!(manifest.malformed, [ResourceRef::new("Service", "d", "a")]);
         assert_eq!(manifest.findings[0].field, "spec.ports");
         assert_eq!(manifest.findings[1].field, "metadata.name");
+    }
+
+    #[test]
+    fn a_kind_in_another_case_is_told() {
+        let text = "{apiVersion: v1, kind: service, metadata: {name: a}}\n---\n\
+                    {apiVersion: discovery.k8s.io/v1, kind: Endpointslice, metadata: {name: b, namespace: shop}}\n---\n\
+                    {apiVersion: v1, kind: namespace, metadata: {name: c}}\n---\n\
+                    {apiVersion: example.com/v1, kind: service, metadata: {name: not-ours}}\n---\n\
+                    {apiVersion: v1, kind: list, items: []}\n";
+        let manifest = read(text, "d").unwrap();
+        let told: Vec<_> = manifest
+            .findings
+            .iter()
+            .map(|it| format!("{} {}: {}", it.reason, it.resource, it.field))
+            .collect();
+        assert_eq!(told[0], "UnknownKind Service d/a: kind");
+        assert_eq!(told[1], "UnknownKind EndpointSlice shop/b: kind");
+        assert_eq!(told[2], "UnknownKind Namespace c: kind");
+        assert_eq!(told.len(), 4, "{told:?}");
+        assert!(manifest.findings[0].message.contains("write Service"), "{}", manifest.findings[0]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use portolan_model::{Contribution, Finding, ResourceRef};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::folder::{Folder, Picture, file_resource};
+use super::folder::{Folder, Picture, Scanned, file_resource, place};
 use super::manifest::Object;
 use super::watcher::Watcher;
 use crate::source::{Change, Sink, Source};
@@ -41,19 +41,27 @@ impl Source for FileSource {
         let default_namespace = translate.borrow().default_namespace.clone();
         let mut watcher = Watcher::new(&dir);
         let mut folder = Folder::new(&dir, &default_namespace);
-        let mut speaker = Speaker { sink, translate, index: Index::new(), faults: BTreeMap::new() };
+        let mut speaker = Speaker {
+            sink,
+            translate,
+            index: Index::new(),
+            faults: BTreeMap::new(),
+            places: BTreeMap::new(),
+        };
 
         watcher.renew();
         let observed = Instant::now();
-        let first;
-        (folder, first) = scan(folder).await;
-        first.with_context(|| format!("the folder of manifests {} cannot be read", dir.display()))?;
+        let scanned;
+        (folder, scanned) = scan(folder).await;
+        let mut look_again = scanned
+            .with_context(|| format!("the folder of manifests {} cannot be read", dir.display()))?
+            .look_again;
         speaker.say(folder.picture(), observed).await;
         speaker.sink.synced();
         speaker.sink.fresh(true);
         loop {
             let (observed, has_new_config) = tokio::select! {
-                observed = watcher.changed() => (observed, false),
+                observed = watcher.changed(look_again) => (observed, false),
                 () = config_changed(&mut speaker.translate) => (Instant::now(), true),
             };
             if has_new_config {
@@ -63,9 +71,10 @@ impl Source for FileSource {
             let scanned;
             (folder, scanned) = scan(folder).await;
             speaker.sink.fresh(scanned.is_ok());
+            look_again = scanned.as_ref().ok().and_then(|scanned| scanned.look_again);
             match scanned {
-                Ok(false) => speaker.mend_folder(&dir, observed).await,
-                Ok(true) => speaker.say(folder.picture(), observed).await,
+                Ok(Scanned { has_changed: false, .. }) => speaker.mend_folder(&dir, observed).await,
+                Ok(Scanned { has_changed: true, .. }) => speaker.say(folder.picture(), observed).await,
                 Err(error) => speaker.blame_folder(&dir, &error, observed).await,
             }
         }
@@ -73,7 +82,7 @@ impl Source for FileSource {
 }
 
 /// Reading files blocks, and so happens on a thread for that.
-async fn scan(mut folder: Folder) -> (Folder, io::Result<bool>) {
+async fn scan(mut folder: Folder) -> (Folder, io::Result<Scanned>) {
     let task = tokio::task::spawn_blocking(move || {
         let scanned = folder.scan();
         (folder, scanned)
@@ -95,6 +104,8 @@ struct Speaker {
     index: Index,
     /// What was said of files, and of slices among files.
     faults: BTreeMap<ResourceRef, Vec<Finding>>,
+    /// The file that each object stands in.
+    places: BTreeMap<ResourceRef, PathBuf>,
 }
 
 impl Speaker {
@@ -106,7 +117,11 @@ impl Speaker {
         }
         let differs = |key: &&ResourceRef| self.faults.get(*key) != picture.findings.get(*key);
         touched.extend(self.faults.keys().chain(picture.findings.keys()).filter(differs).cloned());
+        // The findings of an object name its file.
+        let has_moved = |key: &&ResourceRef| self.places.get(*key) != picture.places.get(*key);
+        touched.extend(picture.places.keys().filter(has_moved).cloned());
         self.faults = picture.findings;
+        self.places = picture.places;
         self.apply(touched, observed).await;
     }
 
@@ -126,7 +141,12 @@ impl Speaker {
     }
 
     fn contribution(&self, key: &ResourceRef, config: &TranslateConfig) -> Option<Contribution> {
-        let translated = self.index.contribution(key, config);
+        let mut translated = self.index.contribution(key, config);
+        for finding in translated.iter_mut().flat_map(|said| &mut said.findings) {
+            if let Some(path) = self.places.get(&finding.resource) {
+                place(finding, path);
+            }
+        }
         match self.faults.get(key) {
             None => translated,
             Some(faults) => {

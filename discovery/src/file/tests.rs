@@ -1,6 +1,8 @@
 //! The source on real folders, with awaited snapshots and findings.
 
 use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -149,6 +151,144 @@ async fn a_broken_file_keeps_its_last_good_objects_and_hurts_no_other() {
     fs::remove_file(dir.path().join("a.yaml")).unwrap();
     endpoints(&running, "default/b:80=127.0.0.3:8080").await;
     findings(&running, &[]).await;
+}
+
+#[tokio::test]
+async fn a_file_that_is_being_rewritten_keeps_what_it_said() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("a.yaml");
+    let begin = manifest("a", "127.0.0.1");
+    let end = format!("---\n{}", manifest("b", "127.0.0.2"));
+    fs::write(&path, format!("{begin}{end}")).unwrap();
+    let running = run(dir.path());
+    let all = "default/a:80=127.0.0.1:8080 default/b:80=127.0.0.2:8080";
+    endpoints(&running, all).await;
+    let generation = running.discovered.snapshots.borrow().generation;
+
+    // As a shell does it: the file is emptied, and filled later, here in two parts.
+    let mut file = fs::File::create(&path).unwrap();
+    let found = findings(&running, &["HalfWrittenFile"]).await;
+    assert!(found[0].message.contains("Service default/b"), "{}", found[0]);
+    file.write_all(begin.as_bytes()).unwrap();
+    let mut told = running.discovered.findings.clone();
+    let is_begun = |findings: &Arc<Vec<Finding>>| !findings[0].message.contains("EndpointSlice default/a-1");
+    told.wait_for(is_begun).await.unwrap();
+    file.write_all(end.as_bytes()).unwrap();
+    drop(file);
+    findings(&running, &[]).await;
+    assert_eq!(running.discovered.snapshots.borrow().generation, generation, "nothing was withdrawn between");
+
+    // If nothing more comes, it is meant.
+    let begun = tokio::time::Instant::now();
+    fs::write(&path, begin).unwrap();
+    findings(&running, &["HalfWrittenFile"]).await;
+    endpoints(&running, "default/a:80=127.0.0.1:8080").await;
+    findings(&running, &[]).await;
+    let taken = begun.elapsed();
+    assert!(taken >= std::time::Duration::from_secs(2), "{taken:?}");
+}
+
+#[tokio::test]
+async fn a_file_that_is_renamed_over_or_removed_counts_at_once() {
+    let dir = TempDir::new().unwrap();
+    let both = manifest("a", "127.0.0.1") + "---\n" + &manifest("b", "127.0.0.2");
+    fs::write(dir.path().join("a.yaml"), both).unwrap();
+    let mut running = run(dir.path());
+    running.discovered.ready().await;
+    let told = running.discovered.findings.clone();
+    fs::write(dir.path().join(".a.tmp"), manifest("a", "127.0.0.1")).unwrap();
+    fs::rename(dir.path().join(".a.tmp"), dir.path().join("a.yaml")).unwrap();
+    endpoints(&running, "default/a:80=127.0.0.1:8080").await;
+    fs::remove_file(dir.path().join("a.yaml")).unwrap();
+    endpoints(&running, "").await;
+    assert!(!told.has_changed().unwrap(), "{:?}", told.borrow());
+}
+
+#[tokio::test]
+async fn what_cannot_be_looked_into_keeps_what_it_said() {
+    let dir = TempDir::new().unwrap();
+    let below = dir.path().join("below");
+    fs::create_dir(&below).unwrap();
+    fs::write(below.join("a.yaml"), manifest("a", "127.0.0.1")).unwrap();
+    fs::write(dir.path().join("b.yaml"), manifest("b", "127.0.0.2")).unwrap();
+    let running = run(dir.path());
+    endpoints(&running, "default/a:80=127.0.0.1:8080 default/b:80=127.0.0.2:8080").await;
+
+    // A link to itself is there, but nobody can follow it: not even who may read everything.
+    fs::rename(&below, dir.path().join(".away")).unwrap();
+    std::os::unix::fs::symlink("below", &below).unwrap();
+    fs::write(dir.path().join("b.yaml"), manifest("b", "127.0.0.3")).unwrap();
+    let found = findings(&running, &["UnreadableFile"]).await;
+    assert_eq!(found[0].resource.to_string(), format!("File {}", below.display()));
+    endpoints(&running, "default/a:80=127.0.0.1:8080 default/b:80=127.0.0.3:8080").await;
+
+    fs::remove_file(&below).unwrap();
+    endpoints(&running, "default/b:80=127.0.0.3:8080").await;
+    findings(&running, &[]).await;
+    fs::rename(dir.path().join(".away"), &below).unwrap();
+    endpoints(&running, "default/a:80=127.0.0.1:8080 default/b:80=127.0.0.3:8080").await;
+
+    fs::set_permissions(&below, fs::Permissions::from_mode(0o000)).unwrap();
+    if fs::read_dir(&below).is_err() {
+        findings(&running, &["UnreadableFile"]).await;
+        endpoints(&running, "default/a:80=127.0.0.1:8080 default/b:80=127.0.0.3:8080").await;
+    }
+    fs::set_permissions(&below, fs::Permissions::from_mode(0o700)).unwrap();
+}
+
+#[test]
+fn links_that_lead_back_up_are_not_followed() {
+    let dir = TempDir::new().unwrap();
+    fs::create_dir(dir.path().join("below")).unwrap();
+    fs::write(dir.path().join("below/a.yaml"), manifest("a", "127.0.0.1")).unwrap();
+    for (target, link) in [(".", "l1"), (".", "l2"), ("..", "below/up"), (".", "below/here")] {
+        std::os::unix::fs::symlink(target, dir.path().join(link)).unwrap();
+    }
+    let (objects, findings) = load(dir.path(), "default").unwrap();
+    assert_eq!(objects.len(), 2);
+    assert_eq!(findings, []);
+}
+
+#[test]
+fn findings_name_the_file() {
+    let dir = TempDir::new().unwrap();
+    let host = |name: &str| {
+        manifest(name, "169.254.169.254")
+            .replace("{portolan.dev", "{portolan.dev/host: a.example.com, portolan.dev")
+    };
+    fs::write(dir.path().join("a.yaml"), host("a")).unwrap();
+    fs::write(dir.path().join("b.yaml"), host("b")).unwrap();
+    fs::write(dir.path().join("c.yaml"), "{apiVersion: v1, kind: service, metadata: {name: c}}").unwrap();
+    fs::write(
+        dir.path().join("d.yaml"),
+        manifest("d", "127.0.0.1").replace("service-name: d", "service-name: e"),
+    )
+    .unwrap();
+    let findings = check(dir.path(), &TranslateConfig::files("default")).unwrap();
+    for (reason, file) in [
+        ("RefusedAddress", "a.yaml"),
+        ("AlreadyClaimed", "b.yaml"),
+        ("UnknownKind", "c.yaml"),
+        ("UnknownService", "d.yaml"),
+        ("NoEndpointSlices", "d.yaml"),
+    ] {
+        let file = format!("it stands in {}", dir.path().join(file).display());
+        let is_told = |it: &&Finding| it.reason == reason && it.message.ends_with(&file);
+        assert_eq!(findings.iter().filter(is_told).count(), 1, "{reason}: {findings:#?}");
+    }
+}
+
+#[tokio::test]
+async fn findings_of_the_source_name_the_file_that_it_is_now() {
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("a.yaml"), manifest("a", "169.254.169.254")).unwrap();
+    let running = run(dir.path());
+    let found = findings(&running, &["RefusedAddress"]).await;
+    assert!(found[0].message.ends_with("a.yaml"), "{}", found[0]);
+    fs::rename(dir.path().join("a.yaml"), dir.path().join("z.yaml")).unwrap();
+    let mut told = running.discovered.findings.clone();
+    told.wait_for(|findings| findings.iter().all(|it| it.message.ends_with("z.yaml"))).await.unwrap();
+    assert_eq!(told.borrow().len(), 1);
 }
 
 #[tokio::test]

@@ -67,9 +67,11 @@ impl Watcher {
         Ok(watcher)
     }
 
-    /// Waits until something may have changed and the change has settled; returns when the first of it was seen.
-    pub(super) async fn changed(&mut self) -> Instant {
-        let Ok(Some(first)) = timeout(LOOK_AROUND, self.changes.recv()).await else { return Instant::now() };
+    /// Waits until something may have changed and the change has settled; returns when the first of it was seen. Waits
+    /// for no longer than `limit`, if there is one.
+    pub(super) async fn changed(&mut self, limit: Option<Duration>) -> Instant {
+        let limit = limit.map_or(LOOK_AROUND, |limit| limit.min(LOOK_AROUND));
+        let Ok(Some(first)) = timeout(limit, self.changes.recv()).await else { return Instant::now() };
         let limit = first + SETTLE_LIMIT;
         let mut quiet = Instant::now() + SETTLE;
         loop {
