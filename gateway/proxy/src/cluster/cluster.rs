@@ -22,6 +22,7 @@ pub struct Cluster {
     epoch: AtomicU64,
     retired: AtomicBool,
     ejecting: Mutex<()>,
+    ejections: AtomicU64,
 }
 
 /// Everything of a cluster that must agree, behind one swap.
@@ -51,6 +52,7 @@ impl Cluster {
             epoch: AtomicU64::new(1),
             retired: AtomicBool::new(false),
             ejecting: Mutex::new(()),
+            ejections: AtomicU64::new(0),
         }
     }
 
@@ -96,6 +98,16 @@ impl Cluster {
     /// Tells the balancers that the usable set may have changed.
     pub(crate) fn touch(&self) {
         self.epoch.fetch_add(1, Release);
+    }
+
+    /// Counts an ejection.
+    pub(crate) fn count_ejection(&self) {
+        self.ejections.fetch_add(1, Relaxed);
+    }
+
+    /// How often one of its endpoints was ejected.
+    pub fn ejections(&self) -> u64 {
+        self.ejections.load(Relaxed)
     }
 
     pub(crate) fn phase(&self) -> u64 {

@@ -113,6 +113,7 @@ fn failed(
 fn eject(cluster: &Cluster, policy: &OutlierDetection, endpoint: &Endpoint, now: Instant) {
     let number = remembered(policy, endpoint, now).saturating_add(1);
     endpoint.eject(number, length(policy, number), now);
+    cluster.count_ejection();
     cluster.touch();
 }
 

@@ -261,8 +261,17 @@ impl Metrics {
                 vec![counter(&[], as_float(self.log_dropped.load(Ordering::Relaxed)))]
             }
             "portolan_endpoints" => self.endpoints(),
+            "portolan_ejections_total" => self.ejections(),
             _ => Vec::new(),
         }
+    }
+
+    fn ejections(&self) -> Vec<Metric> {
+        let table = self.table.load_full();
+        let clusters = table.clusters().iter().filter(|cluster| cluster.ejections() > 0);
+        clusters
+            .map(|cluster| counter(&[("cluster", cluster.id().as_str())], as_float(cluster.ejections())))
+            .collect()
     }
 
     fn endpoints(&self) -> Vec<Metric> {
@@ -280,7 +289,7 @@ impl Metrics {
 }
 
 /// Name, help, labels, type.
-const FAMILIES: [(&str, &str, &[&str], MetricType); 14] = [
+const FAMILIES: [(&str, &str, &[&str], MetricType); 15] = [
     (
         "portolan_requests_total",
         "Finished requests; without a route where none took them. Class none: the client left before an answer.",
@@ -325,6 +334,12 @@ const FAMILIES: [(&str, &str, &[&str], MetricType); 14] = [
         MetricType::COUNTER,
     ),
     ("portolan_endpoints", "Endpoints in the table, by state.", &["state"], MetricType::GAUGE),
+    (
+        "portolan_ejections_total",
+        "Endpoints left out because their answers failed; clusters without any are not listed.",
+        &["cluster"],
+        MetricType::COUNTER,
+    ),
 ];
 
 impl Collector for Metrics {

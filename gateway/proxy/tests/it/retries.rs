@@ -181,6 +181,7 @@ async fn dead_endpoints_are_ejected() {
         assert_eq!(client.ask(&get("/orders/")).await.status(), 200);
     }
     gateway.metric_is("portolan_endpoints{state=\"ejected\"}", 1.0).await;
+    gateway.metric_is("portolan_ejections_total{cluster=\"default/orders:80\"}", 1.0).await;
     let retries = gateway.metric("portolan_retries_total");
     for _ in 0..20 {
         assert_eq!(client.ask(&get("/orders/")).await.status(), 200);
