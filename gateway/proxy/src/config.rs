@@ -22,8 +22,8 @@ pub struct ProxyConfig {
     /// The most connections from clients at once, over all workers; more are closed as soon as they are accepted.
     /// Each costs about 20 KiB and a file descriptor.
     pub max_connections: usize,
-    /// The most bytes that the head of a request or response may have (431 and 502). Also the most that one
-    /// direction of one connection buffers.
+    /// The most bytes that the head of a request or response may have (431 and 502). Give or take
+    /// 16 KiB, also the most that one direction of one connection buffers.
     pub max_head_bytes: usize,
     /// The most streams that one HTTP/2 client may have open at once.
     pub max_http2_streams: u32,

@@ -58,6 +58,7 @@ async fn answer(exchange: &Rc<Exchange>, mut parts: Parts) -> Result<Answer, Fai
     if parts.version == Version::HTTP_2 {
         client.speaks_http2();
     }
+    request::check_size(&parts, worker.config().max_head_bytes)?;
     let target = match request::normalise(&mut parts, client.listening.listener.role, &live)? {
         Asked::Answer => return Ok(Answer::Ourselves(respond::ourselves(&parts))),
         Asked::Forward(target) => target,

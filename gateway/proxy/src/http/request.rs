@@ -87,6 +87,20 @@ pub(crate) fn normalise(parts: &mut Parts, role: Role, live: &LiveConfig) -> Res
     Ok(Asked::Forward(target))
 }
 
+/// Whether the head of a request is as small as it must be; its bytes are counted as HTTP/1.1 would write them.
+///
+/// # Errors
+/// It is not.
+pub(crate) fn check_size(parts: &Parts, max_head_bytes: usize) -> Result<(), Failure> {
+    let target = parts.uri.path_and_query().map_or(1, |target| target.as_str().len());
+    let line = parts.method.as_str().len() + target + " HTTP/1.1\r\n".len() + 1;
+    let fields = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len());
+    if line + fields.sum::<usize>() + "\r\n".len() > max_head_bytes {
+        return Err(Failure::new(Reason::HeadersTooLarge, "the head of the request is too large"));
+    }
+    Ok(())
+}
+
 fn check_head(parts: &Parts, live: &LiveConfig) -> Result<(), Failure> {
     if parts.method == Method::CONNECT {
         return Err(Failure::new(Reason::MethodNotAllowed, "CONNECT is not served here"));

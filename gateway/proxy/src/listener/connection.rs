@@ -26,6 +26,10 @@ const HTTP2_CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// What one HTTP/2 stream may have in its send buffer.
 const HTTP2_SEND_BUFFER: usize = 64 * 1024;
 
+/// hyper takes heads that are larger by this than allowed, so that they get an answer of ours; what is larger still is
+/// refused by hyper, without a word.
+const HEAD_ROOM: usize = 16 * 1024;
+
 /// How connections are served; one for each worker.
 pub(crate) type Builder = auto::Builder<LocalExecutor>;
 
@@ -42,7 +46,7 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for LocalExecutor {
 /// How connections are served under this configuration.
 pub(crate) fn builder(config: &ProxyConfig) -> Builder {
     let mut builder = auto::Builder::new(LocalExecutor);
-    builder.http1().max_buf_size(config.max_head_bytes);
+    builder.http1().max_buf_size(config.max_head_bytes.saturating_add(HEAD_ROOM));
     builder
         .http2()
         .max_concurrent_streams(config.max_http2_streams)

@@ -49,6 +49,12 @@ async fn every_refusal_has_its_status_and_reason_and_dials_nothing() {
         (edge, get("/orders/%2e%2e/admin"), 400, "bad_request"),
         (edge, get("/orders%2f..%2fadmin"), 400, "bad_request"),
         (edge, get(&format!("/{long}")), 414, "target_too_long"),
+        (
+            edge,
+            format!("GET /orders HTTP/1.1\r\nhost: a\r\nx-large: {}\r\n\r\n", "x".repeat(65_536)),
+            431,
+            "headers_too_large",
+        ),
         (edge, host("GET orders"), 400, "bad_request"),
         (edge, host("GET *"), 400, "bad_request"),
         (edge, "GET /orders HTTP/1.1\r\nhost: a\r\nexpect: tea\r\n\r\n".into(), 417, "expectation_failed"),
@@ -85,7 +91,7 @@ async fn every_refusal_has_its_status_and_reason_and_dials_nothing() {
 async fn heads_that_are_no_http_are_refused() {
     let gateway = Gateway::orders(&[]).await;
     let many: String = (0..101).map(|number| format!("x-{number}: 1\r\n")).collect();
-    let large = format!("x-large: {}\r\n", "x".repeat(70_000));
+    let large = format!("x-large: {}\r\n", "x".repeat(100_000));
     for (request, status) in [
         ("GET /\r\n\r\n".to_owned(), 400),
         ("GET / HTTP/1.1\r\nhost: a\r\nbad header: 1\r\n\r\n".to_owned(), 400),
