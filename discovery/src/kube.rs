@@ -21,11 +21,12 @@
 //! | namespace labels, some namespaces | (core) | `namespaces` | `get` | in a Role of each watched namespace; may be left out |
 //! | namespace labels, all namespaces | (core) | `namespaces` | `list`, `watch` | in a ClusterRole; may be left out |
 //! | settings | (core) | `configmaps`, limited to its name | `get`, `list`, `watch` | in the own namespace |
-//! | Events | `events.k8s.io` | `events` | `create`, `patch` | in each watched namespace; may be left out |
+//! | Events | `events.k8s.io` | `events` | `create`, `patch` | in each watched namespace; may be left out, which is a finding |
 //! | Lease | `coordination.k8s.io` | `leases` | `create` | in the own namespace, for Events |
 //! | Lease | `coordination.k8s.io` | `leases`, limited to its name | `get`, `update` | in the own namespace, for Events |
 //! | zone of the own node | (core) | `nodes` | `get` | in a ClusterRole; may be left out (`--zone` instead) |
 
+mod access;
 mod backoff;
 pub mod config_map;
 mod connect;

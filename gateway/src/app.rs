@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, FindingGauge, Token, View};
 use crate::live::{self, Live, Said};
-use crate::origin::Origin;
+use crate::origin::{Origin, Reporting};
 use crate::settings::{LogFormat, Settings};
 use crate::translated;
 
@@ -86,6 +86,7 @@ pub(crate) struct Gateway {
     proxy: Proxy,
     view: Arc<View>,
     live: Live,
+    reporting: Reporting,
     draining: watch::Sender<bool>,
     shutdown: CancellationToken,
 }
@@ -99,25 +100,30 @@ impl Gateway {
         probe_listeners(&settings)?;
         let status = admin::bind("status", settings.status).await?;
         let admin = admin::bind("admin", settings.admin).await?;
-        let live = live::follow(settings.clone(), said, origin.config_map(&settings));
+        let config_map = origin.config_map(&settings);
+        let mut rights: Vec<_> = config_map.iter().map(|followed| followed.rights.clone()).collect();
+        let live = live::follow(settings.clone(), said, config_map);
         let discovered = origin.discover(&settings, &live, &registry).await?;
         let proxy = data_path(&settings, &live, &discovered, &registry)?;
+        let mut finding_sources = vec![discovered.findings.clone(), proxy.findings(), live.findings.clone()];
+        let shutdown = CancellationToken::new();
+        let reporting = origin.report(&settings, finding_sources.clone(), &registry, &shutdown)?;
+        rights.extend(reporting.rights.iter().cloned());
+        finding_sources.append(&mut rights);
         let (draining, is_draining) = watch::channel(false);
         let view = Arc::new(View {
             discovered,
             proxy: proxy.view(),
             registry,
-            setting_findings: live.findings.clone(),
+            finding_sources,
             draining: is_draining,
         });
         view.registry
             .register(Box::new(FindingGauge::new(Arc::downgrade(&view))))
             .context("the metric of findings has a name of its own")?;
-        let shutdown = CancellationToken::new();
-        origin.report(&settings, &view, &shutdown)?;
         admin::serve_status(status, Arc::clone(&view));
         admin::serve_admin(admin, Arc::clone(&view), token);
-        Ok(Self { proxy, view, live, draining, shutdown })
+        Ok(Self { proxy, view, live, reporting, draining, shutdown })
     }
 
     /// Waits until requests are served on the first full picture.
@@ -143,6 +149,7 @@ impl Gateway {
         );
         let report = self.proxy.drain(delay, timeout, stop_signal()).await;
         tracing::info!(?report, "drained");
+        self.reporting.end().await;
     }
 }
 

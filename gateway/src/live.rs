@@ -56,13 +56,15 @@ pub(crate) struct Followed {
     pub(crate) map: ResourceRef,
     /// The texts; none while there is no such ConfigMap or key.
     pub(crate) texts: watch::Receiver<Option<Arc<str>>>,
+    /// The right to read it, if that is missing.
+    pub(crate) rights: watch::Receiver<Arc<Vec<Finding>>>,
 }
 
 /// Follows a ConfigMap. Without one the settings stay as they started.
 pub(crate) fn follow(started: Settings, said: Said, followed: Option<Followed>) -> Live {
     let (settings_out, settings) = watch::channel(Arc::new(started.clone()));
     let (findings_out, findings) = watch::channel(Arc::default());
-    if let Some(Followed { map, mut texts }) = followed {
+    if let Some(Followed { map, mut texts, .. }) = followed {
         tokio::spawn(async move {
             while texts.changed().await.is_ok() {
                 // Without the ConfigMap (deleted, or not yet seen) what was last in force stays so.
@@ -125,8 +127,9 @@ mod tests {
     async fn a_live_setting_takes_effect_and_a_startup_setting_is_a_finding() {
         let (settings, said) = started();
         let (texts, followed) = watch::channel(None);
+        let (_, rights) = watch::channel(Arc::default());
         let map = ResourceRef::new("ConfigMap", "service-discovery", "portolan");
-        let mut live = follow(settings, said, Some(Followed { map, texts: followed }));
+        let mut live = follow(settings, said, Some(Followed { map, texts: followed, rights }));
         texts.send_replace(Some("expose: all\nworkers: 3".into()));
         live.settings.changed().await.unwrap();
         assert_eq!(live.settings.borrow_and_update().expose, Expose::All);

@@ -1,7 +1,9 @@
 //! Where this gateway's objects come from: a Kubernetes cluster or a folder of manifests.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use portolan_discovery::file::FileSource;
@@ -11,12 +13,13 @@ use portolan_discovery::kube::{
     self, ConnectOptions, Connected, KubernetesSettings, KubernetesSource, Namespaces, WatchMetrics,
 };
 use portolan_discovery::{Discovered, Sink, Source, Store};
-use portolan_model::{Contribution, ResourceRef};
+use portolan_model::{Contribution, Finding, ResourceRef};
 use prometheus::Registry;
-use tokio::time::Instant;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::View;
 use crate::live::{Followed, Live};
 use crate::settings::{Name, Settings};
 use crate::translated;
@@ -73,14 +76,14 @@ impl Origin {
         let Self::Kubernetes { connected, metrics } = self else { return None };
         let Name(name) = settings.config_map.as_ref()?;
         let map = ResourceRef::new("ConfigMap", &*connected.namespace, &**name);
-        let texts = kube::config_map::follow(
+        let followed = kube::config_map::follow(
             connected.client.clone(),
             &connected.namespace,
             name,
             CONFIG_KEY,
             metrics,
         );
-        Some(Followed { map, texts })
+        Some(Followed { map, texts: followed.texts, rights: followed.findings })
     }
 
     /// Starts the store and the sources that speak to it.
@@ -116,28 +119,60 @@ impl Origin {
         }
     }
 
-    /// Writes findings as Events where there is a Kubernetes cluster to write them to.
+    /// Writes these findings as Events where there is a Kubernetes cluster to write them to.
     pub(crate) fn report(
         &self,
         settings: &Settings,
-        view: &View,
+        findings: Vec<Findings>,
+        registry: &Registry,
         shutdown: &CancellationToken,
-    ) -> anyhow::Result<()> {
-        let Self::Kubernetes { connected, .. } = self else { return Ok(()) };
+    ) -> anyhow::Result<Reporting> {
+        let Self::Kubernetes { connected, .. } = self else { return Ok(Reporting::default()) };
         if !settings.events {
-            return Ok(());
+            return Ok(Reporting::default());
         }
-        let identity =
-            crate::variable("POD_NAME").unwrap_or_else(|| format!("portolan-{}", std::process::id()));
+        let identity = identity(crate::variable("POD_NAME"), Path::new("/proc/sys/kernel/hostname"));
         let lease = LeaseSettings::new(&connected.namespace, "portolan", &identity);
         let (election, holding) = Election::new(connected.client.clone(), lease);
-        tokio::spawn(election.run(shutdown.clone()));
         let (client, events) = (connected.client.clone(), EventSettings::new(identity));
-        let writer = EventWriter::new(client, events, view.finding_sources(), holding, &view.registry)
+        let writer = EventWriter::new(client, events, findings, holding, registry)
             .context("the metrics of Events have names of their own")?;
+        let rights = vec![election.findings(), writer.findings()];
         tokio::spawn(writer.run());
-        Ok(())
+        Ok(Reporting { rights, election: Some(tokio::spawn(election.run(shutdown.clone()))) })
     }
+}
+
+/// Findings as they change.
+pub(crate) type Findings = watch::Receiver<Arc<Vec<Finding>>>;
+
+/// The writing of Events.
+#[derive(Debug, Default)]
+pub(crate) struct Reporting {
+    /// The rights that it lacks.
+    pub(crate) rights: Vec<Findings>,
+    /// Ends once the Lease is released, which the shutdown begins.
+    election: Option<JoinHandle<()>>,
+}
+
+impl Reporting {
+    /// Waits until the Lease is released, so that another replica need not wait for it to run out; not for long.
+    pub(crate) async fn end(self) {
+        let Some(election) = self.election else { return };
+        if timeout(Duration::from_secs(2), election).await.is_err() {
+            tracing::info!("the lease is not released in time, it runs out by itself");
+        }
+    }
+}
+
+/// The name of this replica, which no other has: the pod's; outside of pods (and where the pod's name is not told) the
+/// host's with the process id, which alone is 1 in every container.
+fn identity(pod_name: Option<String>, hostname: &Path) -> String {
+    pod_name.unwrap_or_else(|| {
+        let host = std::fs::read_to_string(hostname).unwrap_or_default();
+        let host = Some(host.trim()).filter(|host| !host.is_empty()).unwrap_or("portolan");
+        format!("{host}-{}", std::process::id())
+    })
 }
 
 async fn kubernetes(
@@ -187,4 +222,39 @@ fn listeners(settings: &Settings, sink: Sink) {
         sink.fresh(true);
         sink.synced();
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replica_has_a_name_of_its_own_without_the_pods() {
+        let file = std::env::temp_dir().join(format!("portolan-hostname-{}", std::process::id()));
+        std::fs::write(&file, "gateway-7f9c\n").unwrap();
+        let pid = std::process::id();
+        assert_eq!(identity(None, &file), format!("gateway-7f9c-{pid}"));
+        assert_eq!(identity(Some("pod-1".into()), &file), "pod-1");
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(identity(None, &file), format!("portolan-{pid}"), "without a host's name");
+    }
+
+    #[tokio::test]
+    async fn the_end_waits_for_the_lease_to_be_released() {
+        let (begin, begun) = tokio::sync::oneshot::channel::<()>();
+        let (released, is_released) = watch::channel(false);
+        let election = tokio::spawn(async move {
+            begun.await.unwrap();
+            released.send_replace(true);
+        });
+        let end = Reporting { rights: Vec::new(), election: Some(election) }.end();
+        tokio::pin!(end);
+        tokio::select! {
+            biased;
+            () = &mut end => panic!("it did not wait"),
+            () = tokio::task::yield_now() => begin.send(()).unwrap(),
+        }
+        end.await;
+        assert!(*is_released.borrow());
+    }
 }

@@ -1,33 +1,38 @@
 //! Follows one key of one ConfigMap, by name, through the API: a mounted file would lag a minute behind.
 //!
 //! Rights: `get`, `list` and `watch` on `configmaps`, which may be limited to the one name (`resourceNames`), because the
-//! list and the watch select by `metadata.name`. Without them a change needs a restart, and the log says so.
+//! list and the watch select by `metadata.name`. Without them a change needs a restart; the log and a finding say so.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Client, Resource};
+use portolan_model::Finding;
 use serde::Deserialize;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{Instrument, info_span, warn};
 
+use super::access::{Access, Wanted};
 use super::metrics::WatchMetrics;
 use super::watch::{Closed, Observer, Report, Target, Watch, WatchTimings};
 
-/// Starts following the key `key` of the ConfigMap `name` in `namespace`: its text now and after each change. It is `None`
-/// before the first look and while the ConfigMap or the key does not exist; while the API server is away or the
-/// right is missing, what was last seen stays. The task ends when the last receiver is dropped.
+/// What is told of a followed key.
+#[derive(Debug)]
+pub struct Followed {
+    /// Its text now and after each change. It is `None` before the first look and while the ConfigMap or the key does not
+    /// exist; while the API server is away or the right is missing, what was last seen stays.
+    pub texts: watch::Receiver<Option<Arc<str>>>,
+    /// The right that is missing, while it is.
+    pub findings: watch::Receiver<Arc<Vec<Finding>>>,
+}
+
+/// Starts following the key `key` of the ConfigMap `name` in `namespace`. The task ends when the last receiver of texts is
+/// dropped.
 ///
 /// Call it on the control runtime.
-pub fn follow(
-    client: Client,
-    namespace: &str,
-    name: &str,
-    key: &str,
-    metrics: &WatchMetrics,
-) -> watch::Receiver<Option<Arc<str>>> {
+pub fn follow(client: Client, namespace: &str, name: &str, key: &str, metrics: &WatchMetrics) -> Followed {
     follow_with(client, namespace, name, key, metrics, WatchTimings::default())
 }
 
@@ -39,8 +44,8 @@ pub fn follow_with(
     key: &str,
     metrics: &WatchMetrics,
     timings: WatchTimings,
-) -> watch::Receiver<Option<Arc<str>>> {
-    let (text, receiver) = watch::channel(None);
+) -> Followed {
+    let (text, texts) = watch::channel(None);
     let span = info_span!("watch", kind = "ConfigMap", namespace, name);
     let target = Target {
         kind: "ConfigMap".into(),
@@ -48,7 +53,15 @@ pub fn follow_with(
         fields: Some(format!("metadata.name={name}")),
         metadata_only: false,
     };
-    let observer = Follower { key: key.to_owned(), text: text.clone() };
+    let access = Access::new(Wanted {
+        resource: "configmaps",
+        verbs: "get, list and watch",
+        meaning: "A change of its settings is not seen before a restart",
+        granted_by: "deploy/base",
+    });
+    let findings = access.findings();
+    let observer =
+        Follower { namespace: namespace.to_owned(), key: key.to_owned(), text: text.clone(), access };
     let watch = Watch::<ConfigMap, _>::new(client, target, timings, metrics.of("ConfigMap"), observer);
     let task = async move {
         tokio::select! {
@@ -57,12 +70,14 @@ pub fn follow_with(
         }
     };
     tokio::spawn(task.instrument(span));
-    receiver
+    Followed { texts, findings }
 }
 
 struct Follower {
+    namespace: String,
     key: String,
     text: watch::Sender<Option<Arc<str>>>,
+    access: Access,
 }
 
 impl Follower {
@@ -94,7 +109,8 @@ impl Observer<ConfigMap> for Follower {
             Report::Malformed(object) => {
                 warn!(resource = %object.resource, error = object.error, "ConfigMap cannot be read, keeping the last");
             }
-            Report::Listening | Report::Lost(_) => {}
+            Report::Listening => self.access.tried(&self.namespace, Ok(())),
+            Report::Lost(failure) => self.access.tried::<()>(&self.namespace, Err(&failure)),
         }
         Ok(())
     }

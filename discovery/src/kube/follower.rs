@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, watch as watch_channel};
 use tokio::time::{Instant, sleep_until};
 use tracing::info;
 
+use super::access::source_resource;
 use super::decode::reference;
 use super::request::Failure;
 use super::watch::{Closed, Malformed, Observer, Report};
@@ -325,11 +326,6 @@ async fn config_changed(translate: &mut watch_channel::Receiver<Arc<TranslateCon
     if translate.changed().await.is_err() {
         std::future::pending::<()>().await;
     }
-}
-
-/// Under which the source says its own findings.
-fn source_resource() -> ResourceRef {
-    ResourceRef::new("Source", "", "kubernetes")
 }
 
 fn malformed_finding(malformed: &Malformed) -> Finding {

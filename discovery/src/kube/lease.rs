@@ -10,6 +10,7 @@
 //!
 //! Rights: `create` on `leases` in the own namespace (it cannot be limited to a name), `get` and `update` on this one.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -17,13 +18,15 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::PostParams;
 use kube::{Api, Client};
+use portolan_model::Finding;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
+use super::access::{Access, Wanted};
 use super::backoff::random_between;
-use super::request::causes;
+use super::request::{Failure, from_call};
 
 /// How an election is held.
 #[derive(Debug, Clone)]
@@ -65,6 +68,7 @@ pub struct Election {
     /// The version last seen and since when, by the local clock.
     seen: Option<(String, Instant)>,
     renewed: Option<Instant>,
+    access: Access,
 }
 
 struct LeaseApi(Api<Lease>);
@@ -80,7 +84,18 @@ impl Election {
     pub fn new(client: Client, settings: LeaseSettings) -> (Self, watch::Receiver<bool>) {
         let (holding, receiver) = watch::channel(false);
         let api = LeaseApi(Api::namespaced(client, &settings.namespace));
-        (Self { api, settings, holding, seen: None, renewed: None }, receiver)
+        let access = Access::new(Wanted {
+            resource: "leases.coordination.k8s.io",
+            verbs: "get, create and update",
+            meaning: "This replica writes no Events",
+            granted_by: "deploy/base",
+        });
+        (Self { api, settings, holding, seen: None, renewed: None, access }, receiver)
+    }
+
+    /// The right that is missing, while it is.
+    pub fn findings(&self) -> watch::Receiver<Arc<Vec<Finding>>> {
+        self.access.findings()
     }
 
     /// Takes and renews the Lease until `shutdown`, then lets go of it, so that another replica need not wait.
@@ -91,7 +106,7 @@ impl Election {
             self.holding.send_replace(false);
             match self.release().await {
                 Ok(()) => info!(lease = self.settings.name, "lease is released"),
-                Err(error) => debug!(error, "lease was not released, it runs out by itself"),
+                Err(error) => debug!(%error, "lease was not released, it runs out by itself"),
             }
         }
     }
@@ -99,10 +114,12 @@ impl Election {
     async fn attempt_and_wait(&mut self) {
         let limit = self.time_left().min(self.settings.renew_deadline / 2);
         let attempt = timeout(limit, self.attempt()).await;
-        match attempt.unwrap_or_else(|_| Err(format!("no answer within {limit:?}"))) {
+        let attempt = attempt.unwrap_or(Err(Failure::TimedOut(limit)));
+        self.access.tried(&self.settings.namespace, attempt.as_ref());
+        match attempt {
             Ok(holds) => self.set_holding(holds),
             Err(error) => {
-                debug!(error, "lease attempt failed");
+                debug!(%error, "lease attempt failed");
                 // Others may take over at the length; the answer that got lost may have been a success.
                 self.set_holding(self.is_holding() && !self.time_left().is_zero());
             }
@@ -120,11 +137,11 @@ impl Election {
     }
 
     /// One look and, where it is ours or free, one write. Whether it is held now.
-    async fn attempt(&mut self) -> Result<bool, String> {
+    async fn attempt(&mut self) -> Result<bool, Failure> {
         // The time counts from before the request: later would be longer than others grant it.
         let asked = Instant::now();
         let api = self.api.0.clone();
-        let Some(found) = api.get_opt(&self.settings.name).await.map_err(|error| causes(&error))? else {
+        let Some(found) = api.get_opt(&self.settings.name).await.map_err(|error| from_call(&error))? else {
             let new = self
                 .lease(ObjectMeta { name: Some(self.settings.name.clone()), ..ObjectMeta::default() }, None);
             return self.written(api.create(&PostParams::default(), &new).await, asked);
@@ -172,7 +189,7 @@ impl Election {
         Lease { metadata, spec: Some(spec) }
     }
 
-    fn written(&mut self, result: kube::Result<Lease>, asked: Instant) -> Result<bool, String> {
+    fn written(&mut self, result: kube::Result<Lease>, asked: Instant) -> Result<bool, Failure> {
         match result {
             Ok(lease) => {
                 self.seen = lease.metadata.resource_version.map(|version| (version, asked));
@@ -181,14 +198,14 @@ impl Election {
             }
             // Someone else was faster. If it was ours, it is not any more.
             Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
-            Err(error) => Err(causes(&error)),
+            Err(error) => Err(from_call(&error)),
         }
     }
 
-    async fn release(&self) -> Result<(), String> {
+    async fn release(&self) -> Result<(), Failure> {
         let release = async {
             let api = &self.api.0;
-            let mut lease = api.get(&self.settings.name).await.map_err(|error| causes(&error))?;
+            let mut lease = api.get(&self.settings.name).await.map_err(|error| from_call(&error))?;
             let spec = lease.spec.get_or_insert_default();
             if spec.holder_identity.as_deref() != Some(self.settings.identity.as_str()) {
                 return Ok(());
@@ -196,9 +213,10 @@ impl Election {
             spec.holder_identity = None;
             spec.lease_duration_seconds = Some(1);
             let replaced = api.replace(&self.settings.name, &PostParams::default(), &lease).await;
-            replaced.map(drop).map_err(|error| causes(&error))
+            replaced.map(drop).map_err(|error| from_call(&error))
         };
-        timeout(Duration::from_secs(2), release).await.unwrap_or_else(|_| Err("no answer within 2s".into()))
+        let limit = Duration::from_secs(2);
+        timeout(limit, release).await.unwrap_or(Err(Failure::TimedOut(limit)))
     }
 
     fn is_holding(&self) -> bool {

@@ -187,6 +187,14 @@ pub(crate) fn unreachable(error: &kube::Error) -> Failure {
     })
 }
 
+/// The failure that an error of one call of an `Api` stands for.
+pub(crate) fn from_call(error: &kube::Error) -> Failure {
+    match error {
+        kube::Error::Api(status) => from_status(status),
+        other => unreachable(other),
+    }
+}
+
 fn answered(status: StatusCode, body: &[u8], retry_after: Option<Duration>) -> Failure {
     match serde_json::from_slice::<kube::core::Status>(body) {
         Ok(said) if !said.message.is_empty() => {

@@ -16,17 +16,21 @@ async fn the_own_config_map_is_followed_by_name_and_no_other_can_be() {
     let client = connect(account).await;
     let metrics = WatchMetrics::register(&prometheus::Registry::new()).unwrap();
     let follow = |name| config_map::follow(client.clone(), OWN_NAMESPACE, name, "portolan.yaml", &metrics);
-    let mut text = follow("portolan");
+    let mut text = follow("portolan").texts;
     wait_for(&mut text, "expose: annotated").await;
 
     let other = ["create", "configmap", "other", "-n", OWN_NAMESPACE, "--from-literal=portolan.yaml=secret"];
     kubectl(&world.control_plane, &other).await;
-    let other = follow("other");
+    let mut other = follow("other");
     let patch = r#"{"data": {"portolan.yaml": "access-log: all"}}"#;
     kubectl(&world.control_plane, &["patch", "configmap", "portolan", "-n", OWN_NAMESPACE, "-p", patch])
         .await;
     wait_for(&mut text, "access-log: all").await;
-    assert_eq!(*other.borrow(), None, "deploy/base allows one ConfigMap");
+    let denied = other.findings.wait_for(|findings| !findings.is_empty());
+    let denied =
+        timeout(Duration::from_secs(20), denied).await.expect("the finding comes").unwrap()[0].clone();
+    assert_eq!(denied.reason, "AccessDenied");
+    assert_eq!(*other.texts.borrow(), None, "deploy/base allows one ConfigMap");
 }
 
 async fn wait_for(text: &mut tokio::sync::watch::Receiver<Option<Arc<str>>>, part: &str) {

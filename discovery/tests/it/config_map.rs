@@ -17,6 +17,10 @@ fn settings(data: Value) -> Value {
 }
 
 fn follow(server: &ApiServer) -> watch::Receiver<Option<Arc<str>>> {
+    follow_all(server).texts
+}
+
+fn follow_all(server: &ApiServer) -> config_map::Followed {
     let metrics = WatchMetrics::register(&Registry::new()).unwrap();
     config_map::follow_with(server.client(), "own", "portolan", "portolan.yaml", &metrics, timings())
 }
@@ -67,6 +71,24 @@ async fn what_was_last_read_stays_while_it_cannot_be_read() {
     server.heal();
     server.put(CONFIG_MAPS, settings(json!({"portolan.yaml": "a: 2"})));
     reads(&mut text, Some("a: 2")).await;
+}
+
+#[tokio::test]
+async fn a_missing_right_is_a_finding_until_it_is_granted() {
+    let server = ApiServer::start().await;
+    server.put(CONFIG_MAPS, settings(json!({"portolan.yaml": "a: 1"})));
+    let asks = [Ask::List, Ask::StreamingList, Ask::Watch];
+    server.fail(CONFIG_MAPS, &asks, Fault::Status(403, "configmaps is forbidden", None));
+    let config_map::Followed { mut texts, mut findings } = follow_all(&server);
+    let wait = findings.wait_for(|findings| !findings.is_empty());
+    let denied = timeout(Duration::from_secs(10), wait).await.unwrap().unwrap()[0].clone();
+    assert_eq!(denied.reason, "AccessDenied");
+    assert_eq!(denied.field, "configmaps in namespace own");
+    assert!(denied.message.contains("not seen before a restart"), "{denied}");
+    server.heal();
+    reads(&mut texts, Some("a: 1")).await;
+    let wait = findings.wait_for(|findings| findings.is_empty());
+    assert!(timeout(Duration::from_secs(10), wait).await.is_ok(), "the finding stays");
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ use crate::api_server::{ApiServer, Ask, EVENTS, Fault, SERVICES, SLICES, service
 
 struct Writer {
     findings: watch::Sender<Arc<Vec<Finding>>>,
+    own_findings: watch::Receiver<Arc<Vec<Finding>>>,
     holding: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
@@ -24,7 +25,8 @@ impl Writer {
         let writer =
             EventWriter::new(server.client(), settings, vec![receiver], is_holding, &Registry::new())
                 .unwrap();
-        Self { findings, holding, task: tokio::spawn(writer.run()) }
+        let own_findings = writer.findings();
+        Self { findings, own_findings, holding, task: tokio::spawn(writer.run()) }
     }
 
     fn find(&self, findings: &[Finding]) {
@@ -148,5 +150,85 @@ async fn it_does_not_hammer_a_server_that_denies() {
     // At once, and again after six times 50 ms.
     assert!((1..=2).contains(&writes(&server)), "{}", writes(&server));
     server.heal();
+    written(&server, 1).await;
+}
+
+#[tokio::test]
+async fn a_repeat_that_is_denied_waits_as_well() {
+    let server = ApiServer::start().await;
+    server.put(SERVICES, service("shop", "orders"));
+    let repeat = Duration::from_millis(200);
+    let writer = Writer::new(&server, EventSettings { repeat, ..settings() });
+    writer.find(&[finding("Service", "orders", "one")]);
+    written(&server, 1).await;
+    server.fail(EVENTS, &[Ask::Get], Fault::Status(403, "events is forbidden", None));
+    let before = writes(&server);
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    let tries = writes(&server) - before;
+    // After 200 ms, and again 300 ms later; the refill would allow thirty.
+    assert!((1..=3).contains(&tries), "{tries}");
+}
+
+#[tokio::test]
+async fn a_missing_right_is_a_finding_until_it_is_granted() {
+    let server = ApiServer::start().await;
+    server.put(SERVICES, service("shop", "orders"));
+    server.fail(EVENTS, &[Ask::Get], Fault::Status(403, "events is forbidden", None));
+    let mut writer = Writer::new(&server, settings());
+    writer.find(&[finding("Service", "orders", "one")]);
+    let denied = own_finding(&mut writer, 1).await.remove(0);
+    assert_eq!(denied.reason, "AccessDenied");
+    assert_eq!(denied.resource, ResourceRef::new("Source", "", "kubernetes"));
+    assert_eq!(denied.field, "events.events.k8s.io in namespace shop");
+    for part in ["may not create and patch", "events is forbidden", "deploy/namespace-access"] {
+        assert!(denied.message.contains(part), "{part}: {denied}");
+    }
+    server.heal();
+    own_finding(&mut writer, 0).await;
+    // It is not said for longer than there is something to write, nor by who is not to write.
+    for end in [|writer: &Writer| writer.find(&[]), |writer: &Writer| writer.holding.send(false).unwrap()] {
+        server.fail(EVENTS, &[Ask::Get], Fault::Status(403, "events is forbidden", None));
+        writer.find(&[finding("Service", "orders", "two")]);
+        own_finding(&mut writer, 1).await;
+        end(&writer);
+        own_finding(&mut writer, 0).await;
+    }
+}
+
+async fn own_finding(writer: &mut Writer, count: usize) -> Vec<Finding> {
+    let wait = writer.own_findings.wait_for(|findings| findings.len() == count);
+    let found = tokio::time::timeout(Duration::from_secs(10), wait).await;
+    found.unwrap_or_else(|_| panic!("never {count} findings")).unwrap().to_vec()
+}
+
+#[tokio::test]
+async fn an_object_that_was_created_again_has_its_own_event() {
+    let server = ApiServer::start().await;
+    server.put(SERVICES, service("shop", "orders"));
+    let writer = Writer::new(&server, settings());
+    let one = [finding("Service", "orders", "one")];
+    writer.find(&one);
+    written(&server, 1).await;
+
+    server.delete(SERVICES, "shop", "orders");
+    writer.find(&[]);
+    let mut again = service("shop", "orders");
+    again["metadata"]["uid"] = "another".into();
+    server.put(SERVICES, again);
+    // The writer has to see it gone: two values sent at once are one.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    writer.find(&one);
+    written(&server, 2).await;
+    let uids: Vec<_> = server.objects(EVENTS).iter().map(|it| it["regarding"]["uid"].clone()).collect();
+    assert!(uids.contains(&"uid-of-orders".into()) && uids.contains(&"another".into()), "{uids:?}");
+}
+
+#[tokio::test]
+async fn an_object_that_is_not_there_yet_counts_as_not_written() {
+    let server = ApiServer::start().await;
+    let writer = Writer::new(&server, settings());
+    writer.find(&[finding("Service", "orders", "one")]);
+    server.wait_for_one_more(SERVICES, Ask::Get).await;
+    server.put(SERVICES, service("shop", "orders"));
     written(&server, 1).await;
 }

@@ -1,8 +1,10 @@
 //! Who holds the Lease.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use portolan_discovery::kube::lease::{Election, LeaseSettings};
+use portolan_model::Finding;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -12,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api_server::{ApiServer, Ask, Fault, LEASES};
 
 struct Candidate {
+    findings: watch::Receiver<Arc<Vec<Finding>>>,
     holding: watch::Receiver<bool>,
     shutdown: CancellationToken,
     task: JoinHandle<()>,
@@ -29,9 +32,9 @@ fn settings(identity: &str) -> LeaseSettings {
 impl Candidate {
     fn new(server: &ApiServer, identity: &str) -> Self {
         let (election, holding) = Election::new(server.client(), settings(identity));
-        let shutdown = CancellationToken::new();
+        let (shutdown, findings) = (CancellationToken::new(), election.findings());
         let task = tokio::spawn(election.run(shutdown.clone()));
-        Self { holding, shutdown, task }
+        Self { findings, holding, shutdown, task }
     }
 
     async fn holds(&mut self, expected: bool) {
@@ -99,13 +102,21 @@ async fn a_holder_that_hangs_lets_go_too() {
 }
 
 #[tokio::test]
-async fn without_the_right_nobody_holds_it() {
+async fn without_the_right_nobody_holds_it_and_a_finding_says_so() {
     let server = ApiServer::start().await;
     server.fail(LEASES, &[Ask::Get], Fault::Status(403, "leases is forbidden", None));
-    let candidate = Candidate::new(&server, "a");
+    let mut candidate = Candidate::new(&server, "a");
     server.wait_for_one_more(LEASES, Ask::Get).await;
     server.wait_for_one_more(LEASES, Ask::Get).await;
     assert!(!*candidate.holding.borrow());
+    let denied = candidate.findings.wait_for(|findings| !findings.is_empty()).await.unwrap()[0].clone();
+    assert_eq!(denied.reason, "AccessDenied");
+    assert_eq!(denied.field, "leases.coordination.k8s.io in namespace own");
+    assert!(denied.message.contains("writes no Events"), "{denied}");
+    server.heal();
+    candidate.holds(true).await;
+    let granted = candidate.findings.wait_for(|findings| findings.is_empty());
+    assert!(timeout(Duration::from_secs(10), granted).await.is_ok(), "the finding stays");
     candidate.shutdown.cancel();
     candidate.task.await.unwrap();
 }

@@ -25,17 +25,13 @@ pub(crate) struct View {
     pub(crate) discovered: Discovered,
     pub(crate) proxy: ProxyView,
     pub(crate) registry: Registry,
-    pub(crate) setting_findings: watch::Receiver<Arc<Vec<Finding>>>,
+    /// Who reports findings: the store, the data path, the settings, and who lacks a right.
+    pub(crate) finding_sources: Vec<watch::Receiver<Arc<Vec<Finding>>>>,
     /// Set for good once the gateway drains: readiness fails from then on.
     pub(crate) draining: watch::Receiver<bool>,
 }
 
 impl View {
-    /// Who reports findings: the store, the data path, the settings.
-    pub(crate) fn finding_sources(&self) -> Vec<watch::Receiver<Arc<Vec<Finding>>>> {
-        vec![self.discovered.findings.clone(), self.proxy.findings(), self.setting_findings.clone()]
-    }
-
     /// Whether each listener that was asked for accepts. Before the first table none is asked for.
     fn listeners(&self) -> Vec<Open> {
         let open = |state: &ListenerState| matches!(state, ListenerState::Bound { .. });
@@ -46,8 +42,8 @@ impl View {
 
     /// Every finding there is, each once.
     pub(super) fn findings(&self) -> Vec<Finding> {
-        let sources = self.finding_sources();
-        let all: BTreeSet<Finding> = sources.iter().flat_map(|source| source.borrow().to_vec()).collect();
+        let all: BTreeSet<Finding> =
+            self.finding_sources.iter().flat_map(|source| source.borrow().to_vec()).collect();
         all.into_iter().collect()
     }
 }
