@@ -20,6 +20,9 @@ pub struct PickContext<'a> {
     pub affinity: Option<AffinityKey<'a>>,
     /// The ids of endpoints that earlier attempts of this request went to; avoided while another is usable.
     pub tried: &'a [u64],
+    /// Whether a copy of the request may be sent to an endpoint on trial: doing it twice must do no more than doing it
+    /// never (RFC 9110 section 9.2.1), and it has no body.
+    pub copyable: bool,
 }
 
 /// What ties a client to an endpoint.
@@ -80,6 +83,8 @@ pub struct Pick {
     trial: Trial,
     by_affinity: bool,
     recorded: bool,
+    /// Seldom: an endpoint whose ejection is over, to be tried with a copy of the request.
+    on_trial: Option<Box<Pick>>,
 }
 
 impl Pick {
@@ -98,7 +103,18 @@ impl Pick {
             trial,
             by_affinity,
             recorded: false,
+            on_trial: None,
         }
+    }
+
+    pub(crate) fn with_trial(mut self, on_trial: Pick) -> Self {
+        self.on_trial = Some(Box::new(on_trial));
+        self
+    }
+
+    /// The endpoint that a copy of this request is to try, if there is one. Once.
+    pub(crate) fn take_trial(&mut self) -> Option<Pick> {
+        self.on_trial.take().map(|pick| *pick)
     }
 
     /// Where the request goes.

@@ -52,7 +52,7 @@ pub(crate) fn endpoint(cluster: &Cluster, at: usize) -> Arc<Endpoint> {
 
 /// A pick without affinity or earlier attempts.
 pub(crate) fn pick(balancers: &mut Balancers, cluster: &Arc<Cluster>) -> Result<Pick, NoEndpoint> {
-    balancers.pick(cluster, &PickContext { now: Instant::now(), affinity: None, tried: &[] })
+    balancers.pick(cluster, &PickContext { now: Instant::now(), affinity: None, tried: &[], copyable: false })
 }
 
 /// The last part of the address of a pick, as [`said`] numbers them.

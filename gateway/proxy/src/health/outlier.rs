@@ -15,7 +15,8 @@
 //!
 //! **How long.** The first ejection lasts `base_ejection`, each further one as much longer, up to `max_ejection`. Of
 //! the number of ejections one is forgotten for each twelve `base_ejection` without one. An ejection ends by itself,
-//! but then one request at a time tries the endpoint: a good answer takes it back, a bad one ejects it again.
+//! but then one request at a time tries the endpoint: a good answer takes it back, a bad one ejects it again. Where the
+//! request is safe to send twice a copy of it does that, and its client waits for another endpoint's answer.
 //!
 //! **How many.** At most `max_ejected_percent` of the cluster's ready endpoints, rounded down, though one may always
 //! be out of two or more; and never the last usable one. A failure that may not eject starts the count anew.

@@ -15,8 +15,9 @@ use crate::cluster::Pick;
 use crate::error::Reason;
 use crate::upstream::Checkout;
 
-/// The body of a request on its way to an endpoint. Only a handle: the body itself stays in the [`Exchange`].
-pub(crate) struct RequestBody(pub(crate) Rc<Exchange>);
+/// The body of a request on its way to an endpoint. Only a handle: the body itself stays in the [`Exchange`]. A request
+/// that belongs to no exchange (a copy on trial) has none.
+pub(crate) struct RequestBody(pub(crate) Option<Rc<Exchange>>);
 
 impl HttpBody for RequestBody {
     type Data = Bytes;
@@ -26,15 +27,15 @@ impl HttpBody for RequestBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, UploadBroken>>> {
-        self.0.poll_upload(cx)
+        self.0.as_ref().map_or(Poll::Ready(None), |exchange| exchange.poll_upload(cx))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.upload_state() == Upload::Done
+        self.0.as_ref().is_none_or(|exchange| exchange.upload_state() == Upload::Done)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.upload_size()
+        self.0.as_ref().map_or(SizeHint::with_exact(0), |exchange| exchange.upload_size())
     }
 }
 

@@ -63,17 +63,11 @@ pub(super) async fn attempt(
         Ok(ready) => ready,
         Err(broken) => return Err(*broken),
     };
-    if let Entry::Vacant(host) = parts.headers.entry(header::HOST) {
-        // Only an HTTP/1.0 client may leave it out; HTTP/1.1 must name one.
-        host.insert(
-            HeaderValue::try_from(pick.endpoint().address().to_string())
-                .expect("an address is a field value"),
-        );
-    }
+    name_host(&mut parts, pick);
     let before = checkout.connection.wire.moved();
     checkout.connection.wire.await_head(exchange.client.worker().config().max_head_bytes);
     exchange.sending();
-    let request = Request::from_parts(parts, RequestBody(Rc::clone(exchange)));
+    let request = Request::from_parts(parts, RequestBody(Some(Rc::clone(exchange))));
     let sent = exchange.unless_failed(checkout.connection.sender.try_send_request(request));
     let response_header = pick.policy().timeouts.response_header;
     let result = if response_header < EXACT_BELOW && exchange.upload_state() == Upload::Done {
@@ -96,6 +90,16 @@ pub(super) async fn attempt(
             let timed_out = matches!(reason, Reason::ResponseTimeout | Reason::DeadlineExceeded);
             Err(final_failure(reason, timed_out.then_some(Outcome::TimedOut)))
         }
+    }
+}
+
+/// Only an HTTP/1.0 client may leave the host out; HTTP/1.1 must name one.
+pub(super) fn name_host(parts: &mut Parts, pick: &Pick) {
+    if let Entry::Vacant(host) = parts.headers.entry(header::HOST) {
+        host.insert(
+            HeaderValue::try_from(pick.endpoint().address().to_string())
+                .expect("an address is a field value"),
+        );
     }
 }
 

@@ -5,6 +5,7 @@ mod attempt;
 mod connect;
 mod pool;
 mod retry;
+mod trial;
 
 pub(crate) use pool::{Checkout, Pool};
 pub(crate) use retry::{Sent, send};

@@ -19,6 +19,7 @@ use http::request::Parts;
 use tokio::time::Instant;
 
 use super::attempt::{Answered, Broken, Progress, attempt};
+use super::trial::try_out;
 use crate::cluster::{AffinityKey, Cluster, Outcome, Pick, PickContext};
 use crate::error::{Failure, Reason};
 use crate::http::exchange::{Exchange, Upload};
@@ -54,14 +55,19 @@ pub(crate) async fn send(
     mut parts: Parts,
 ) -> Result<Sent, Failure> {
     let worker = exchange.client.worker();
-    let replayable = is_idempotent(&parts.method) && exchange.upload_state() == Upload::Done;
+    let has_no_body = exchange.upload_state() == Upload::Done;
+    let replayable = is_idempotent(&parts.method) && has_no_body;
+    let copyable = parts.method.is_safe() && has_no_body;
     let mut tried = Tried::default();
     let mut fresh = false;
     loop {
         let now = Instant::now();
-        let context = PickContext { now, affinity, tried: tried.as_slice() };
+        let context = PickContext { now, affinity, tried: tried.as_slice(), copyable };
         let mut pick = worker.balancers.borrow_mut().pick(cluster, &context).map_err(|_| no_endpoints())?;
         begin(exchange, &pick);
+        if let Some(trial) = pick.take_trial() {
+            try_out(worker, trial, parts.clone());
+        }
         let retries_left =
             tried.count < usize::try_from(pick.policy().retry.max_retries).unwrap_or(usize::MAX);
         let copy = (replayable && retries_left).then(|| parts.clone());

@@ -1,5 +1,7 @@
 //! What is tried again, and what never.
 
+use std::time::Duration;
+
 use portolan_model::Endpoint;
 
 use crate::harness::{Gateway, Setup, Upstream, Wire, get, nobody, ok, post};
@@ -187,6 +189,42 @@ async fn dead_endpoints_are_ejected() {
         assert_eq!(client.ask(&get("/orders/")).await.status(), 200);
     }
     assert!(gateway.metric("portolan_retries_total") - retries < 2.0);
+}
+
+/// A hung endpoint costs the request that finds it out its time-out, and no further one: it is tried with copies.
+#[tokio::test]
+async fn nobody_waits_for_an_ejected_endpoint_that_still_hangs() {
+    let (hung, live) = (Upstream::new().await, Upstream::new().await.answer_all());
+    let mut setup = Setup::new();
+    setup.policy.timeouts.response_header = Duration::from_millis(600);
+    setup.policy.outlier_detection.base_ejection = Duration::from_millis(100);
+    let gateway = setup.service("orders", &[hung.address, live]).start().await;
+    let mut client = Wire::connect(gateway.edge).await;
+    while client.ask(&get("/orders/")).await.status() == 200 {}
+    let mut found_out = hung.accept().await;
+    found_out.next_message().await.unwrap();
+    let mut copies = Vec::new();
+    for _trial in 0..3 {
+        copies.push(tried(&hung, gateway.edge).await);
+    }
+    // It works again, and that is found out without a client's help, too.
+    let copy = &mut copies[2];
+    assert!(copy.next_message().await.unwrap().head.starts_with("GET / HTTP/1.1"));
+    copy.write(&ok("", "")).await;
+    gateway.metric_is("portolan_endpoints{state=\"ejected\"}", 0.0).await;
+}
+
+/// Asks until the endpoint is tried; every answer is good.
+async fn tried(hung: &Upstream, edge: std::net::SocketAddr) -> Wire {
+    let mut client = Wire::connect(edge).await;
+    let request = get("/orders/");
+    loop {
+        tokio::select! {
+            biased;
+            copy = hung.accept() => return copy,
+            answer = client.ask(&request) => assert_eq!(answer.status(), 200),
+        }
+    }
 }
 
 /// Interim responses are read away, but not for ever.

@@ -134,10 +134,27 @@ impl Balancer {
     }
 
     fn pick(&mut self, context: &PickContext<'_>, random: &mut fastrand::Rng) -> Result<Pick, NoEndpoint> {
-        let now = context.now;
-        if let Some(endpoint) = self.usable.claim_trial(context) {
-            return Ok(Pick::new(endpoint, &self.desk, now, Trial::Probe, context.affinity.is_some()));
+        match self.on_trial(context) {
+            Some(trial) if context.copyable && !self.usable.is_last_resort() => {
+                self.pick_usable(context, random).map(|pick| pick.with_trial(trial))
+            }
+            Some(trial) => Ok(trial),
+            None => self.pick_usable(context, random),
         }
+    }
+
+    /// An endpoint whose ejection is over, for this request or a copy of it.
+    fn on_trial(&self, context: &PickContext<'_>) -> Option<Pick> {
+        let endpoint = self.usable.claim_trial(context)?;
+        Some(Pick::new(endpoint, &self.desk, context.now, Trial::Probe, context.affinity.is_some()))
+    }
+
+    fn pick_usable(
+        &mut self,
+        context: &PickContext<'_>,
+        random: &mut fastrand::Rng,
+    ) -> Result<Pick, NoEndpoint> {
+        let now = context.now;
         if let Some(reason) = self.usable.nobody() {
             return Err(reason);
         }

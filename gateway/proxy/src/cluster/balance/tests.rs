@@ -208,7 +208,8 @@ fn tried_endpoints_are_avoided_while_another_is_usable() {
         for _ in 0..100 {
             let mut tried = Vec::new();
             for attempt in 0..=3 {
-                let context = PickContext { now: Instant::now(), affinity: None, tried: &tried };
+                let context =
+                    PickContext { now: Instant::now(), affinity: None, tried: &tried, copyable: false };
                 let pick = one.pick(&cluster, &context).unwrap();
                 let is_known = tried.contains(&pick.endpoint().id());
                 assert_eq!(
@@ -384,7 +385,9 @@ fn held_share(one: &mut Balancers, cluster: &Arc<Cluster>, wanted: u8) -> f64 {
 // === affinity ===
 
 fn tied(balancers: &mut Balancers, cluster: &Arc<Cluster>, key: AffinityKey<'_>) -> Pick {
-    balancers.pick(cluster, &PickContext { now: Instant::now(), affinity: Some(key), tried: &[] }).unwrap()
+    balancers
+        .pick(cluster, &PickContext { now: Instant::now(), affinity: Some(key), tried: &[], copyable: false })
+        .unwrap()
 }
 
 fn client(number: u32) -> std::net::IpAddr {

@@ -7,7 +7,7 @@
 //! 4. else nobody.
 //!
 //! Weight 0 never takes a new request. An endpoint whose ejection is over is not usable yet: one request at a time
-//! tries it, and its answer decides.
+//! tries it, and its answer decides; a copy of the request where it can be copied, so that nobody waits for it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +17,10 @@ use tokio::time::Instant;
 
 use super::affinity;
 use crate::cluster::{ClusterState, Endpoint, Health, NoEndpoint, PickContext};
+
+/// A request that cannot be copied tries an endpoint itself only if none that can has done so for this time after its
+/// ejection: it may cost the client an error.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The endpoints that may get requests, as of one epoch of the cluster.
 #[derive(Debug)]
@@ -93,7 +97,8 @@ impl Usable {
     /// Takes the one trial of an endpoint whose ejection is over, if there is one and this request suits it: a request
     /// that is tied elsewhere does not.
     pub(super) fn claim_trial(&self, context: &PickContext<'_>) -> Option<&Arc<Endpoint>> {
-        if self.trial_from.is_none_or(|from| context.now < from) {
+        let patience = if context.copyable { Duration::ZERO } else { PATIENCE };
+        if self.trial_from.is_none_or(|from| context.now < from + patience) {
             return None;
         }
         self.ejected
@@ -190,7 +195,9 @@ fn why_not(endpoint: &Endpoint, standing: &model::Endpoint, now: Instant) -> &'s
         (Readiness::Draining, _) => "it is draining and others may get the request",
         (Readiness::Ready, Health::Failed) => "active checks fail",
         (Readiness::Ready, Health::Ejected) => "it is ejected: its answers failed",
-        (Readiness::Ready, Health::Returning) => "its ejection is over; one request at a time tries it",
+        (Readiness::Ready, Health::Returning) => {
+            "its ejection is over; one request at a time, or a copy of it, tries it"
+        }
         (Readiness::Ready, Health::Healthy) => "endpoints of a lower priority value are usable",
     }
 }

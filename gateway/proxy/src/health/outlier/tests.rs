@@ -6,7 +6,7 @@ use tokio::time::advance;
 
 use super::*;
 use crate::cluster::testing::{cluster_of, endpoint, number, pick};
-use crate::cluster::{Balancers, Pick};
+use crate::cluster::{Balancers, Pick, PickContext};
 
 const OK: Outcome = Outcome::Answered(StatusCode::OK);
 const UNAVAILABLE: Outcome = Outcome::Answered(StatusCode::SERVICE_UNAVAILABLE);
@@ -85,6 +85,8 @@ async fn after_an_ejection_one_request_at_a_time_tries_and_its_answer_decides() 
     assert_eq!(used(&mut other, &cluster), [1, 3, 4]);
     advance(seconds(5)).await;
     assert_eq!(health(&cluster, 1), Health::Returning);
+    assert_eq!(used(&mut other, &cluster), [1, 3, 4], "a request that can be copied is waited for");
+    advance(seconds(1)).await;
 
     let cancelled = pick(&mut one, &cluster).unwrap();
     assert_eq!(number(&cancelled), 2);
@@ -97,12 +99,28 @@ async fn after_an_ejection_one_request_at_a_time_tries_and_its_answer_decides() 
 
     advance(seconds(9)).await;
     assert_eq!(health(&cluster, 1), Health::Ejected, "the second ejection is twice as long");
-    advance(seconds(1)).await;
+    advance(seconds(2)).await;
     let mut good = pick(&mut one, &cluster).unwrap();
     good.record(OK);
     assert_eq!(health(&cluster, 1), Health::Healthy);
     assert_eq!(used(&mut one, &cluster), [1, 2, 3, 4], "the trial's body may still run");
     assert_eq!(used(&mut other, &cluster), [1, 2, 3, 4]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_tries_where_a_request_can_be_copied() {
+    let cluster = cluster_of(4, ClusterPolicy::default());
+    let mut one = Balancers::new(0, 1);
+    fail(&mut one, &cluster, 2, UNAVAILABLE, 5);
+    advance(seconds(5)).await;
+    let context = PickContext { now: Instant::now(), affinity: None, tried: &[], copyable: true };
+    let mut pick = one.pick(&cluster, &context).unwrap();
+    assert_ne!(number(&pick), 2, "the request itself goes to an endpoint that works");
+    let mut trial = pick.take_trial().unwrap();
+    assert_eq!(number(&trial), 2);
+    assert!(one.pick(&cluster, &context).unwrap().take_trial().is_none(), "one at a time");
+    trial.record(OK);
+    assert_eq!(health(&cluster, 1), Health::Healthy);
 }
 
 #[tokio::test(start_paused = true)]
@@ -128,13 +146,13 @@ async fn ejections_grow_up_to_the_longest_and_are_forgotten_in_good_times() {
     for _ in 0..4 {
         let length = endpoint(&cluster, 0).ejected_until().unwrap() - Instant::now();
         lengths.push(length.as_secs());
-        advance(length).await;
+        advance(length + seconds(1)).await;
         pick_of(&mut one, &cluster, 1).record(UNAVAILABLE);
     }
     assert_eq!(lengths, [5, 10, 12, 12]);
     assert_eq!(endpoint(&cluster, 0).ejections(), 5);
 
-    advance(seconds(12)).await;
+    advance(seconds(13)).await;
     pick_of(&mut one, &cluster, 1).record(OK);
     advance(seconds(3 * 60)).await;
     fail(&mut one, &cluster, 1, UNAVAILABLE, 5);

@@ -140,5 +140,5 @@ async fn the_running_publisher_follows_the_snapshots_and_tells_its_observer() {
 }
 
 fn now() -> PickContext<'static> {
-    PickContext { now: Instant::now(), affinity: None, tried: &[] }
+    PickContext { now: Instant::now(), affinity: None, tried: &[], copyable: false }
 }
