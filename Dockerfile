@@ -45,9 +45,9 @@ RUN find . -path ./target -prune -o -name '*.rs' -exec touch {} + \
 FROM scratch AS echo
 COPY --from=build-echo /image/ /
 USER 65532:65532
-EXPOSE 8080
+EXPOSE 8080 8081
 ENTRYPOINT ["/portolan-loadtest"]
-CMD ["backend", "--listen", "0.0.0.0:8080", "--name", "echo"]
+CMD ["backend"]
 
 # No certificates of public authorities: the only TLS peer is the API server, and its authority comes with the
 # ServiceAccount token or the kubeconfig.

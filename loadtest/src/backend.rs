@@ -16,10 +16,10 @@ use tokio::signal::unix::{SignalKind, signal};
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     /// Where to listen; port 0 takes any. The address is printed once connections are accepted.
-    #[arg(long)]
+    #[arg(long, env = "ECHO_LISTEN", default_value = "0.0.0.0:8080")]
     listen: SocketAddr,
-    /// What it calls itself.
-    #[arg(long)]
+    /// What it calls itself; the host's name (in a pod: the pod's) unless set.
+    #[arg(long, env = "ECHO_NAME", default_value_t = host_name())]
     name: String,
     /// How long it waits before it answers.
     #[arg(long, default_value = "0s", value_parser = humantime::parse_duration)]
@@ -91,4 +91,9 @@ impl OnTerm {
             _ => bail!("{text:?} is not exit, finish or delay=TIME"),
         })
     }
+}
+
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    if name.trim().is_empty() { "echo".to_owned() } else { name.trim().to_owned() }
 }

@@ -3,6 +3,7 @@
 
 mod bench;
 mod cluster;
+mod image;
 mod surroundings;
 mod test;
 mod tools;
@@ -26,6 +27,8 @@ enum Command {
     Cluster(cluster::Command),
     /// Every check and every test
     Test(test::Arguments),
+    /// The container images as archives, without a container engine
+    Image(image::Arguments),
     /// Measurements, optimised
     Bench(bench::Arguments),
     /// Write the files that the code generates
@@ -36,6 +39,7 @@ fn main() -> Result<ExitCode> {
     match Arguments::parse().command {
         Command::Cluster(command) => cluster::run(command)?,
         Command::Test(arguments) => return test::run(&arguments),
+        Command::Image(arguments) => image::run(&arguments)?,
         Command::Bench(arguments) => bench::run(&arguments)?,
         Command::Generate => test::write_generated()?,
     }

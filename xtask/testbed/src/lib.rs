@@ -17,10 +17,14 @@ mod cache;
 mod certificates;
 mod control_plane;
 mod daemon;
+mod dockerfile;
+mod image;
 mod netns;
 mod programs;
 
 pub use cache::cache_folder;
 pub use control_plane::{ControlPlane, Options, SHARED, assert_not_left_out_on_ci, sweep};
+pub use dockerfile::image_build_variables;
+pub use image::Image;
 pub use netns::{Netns, is_root};
 pub use programs::Programs;
