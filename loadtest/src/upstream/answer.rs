@@ -1,6 +1,7 @@
 //! One answer.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,10 +12,12 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use serde_json::json;
+use tokio::sync::watch;
 
-use super::{Mode, Switches};
+use super::{End, Mode, Switches};
 
 const X_UPSTREAM: HeaderName = HeaderName::from_static("x-upstream");
+const X_VERSION: HeaderName = HeaderName::from_static("x-version");
 /// The longest body that is asked for by a request.
 const LONGEST_BODY: u64 = 64 << 20;
 
@@ -22,8 +25,10 @@ const LONGEST_BODY: u64 = 64 << 20;
 #[derive(Debug)]
 pub(super) struct Answerer {
     name: HeaderValue,
+    version: HeaderValue,
     small: Bytes,
     switches: Arc<Switches>,
+    end: watch::Sender<End>,
 }
 
 /// A connection that is to end without an answer, or with a part of one.
@@ -43,14 +48,19 @@ pub(super) enum AnswerBody {
 }
 
 impl Answerer {
-    pub(super) fn new(name: &str, switches: Arc<Switches>) -> Self {
-        let small = format!("{}\n", json!({ "upstream": name })).into();
-        // A name that no field can hold is still in the body.
-        let name = HeaderValue::try_from(name).unwrap_or(HeaderValue::from_static("(unprintable)"));
-        Self { name, small, switches }
+    pub(super) fn new(name: &str, version: &str, switches: Arc<Switches>, end: watch::Sender<End>) -> Self {
+        let small = format!("{}\n", json!({ "upstream": name, "version": version })).into();
+        // What no field can hold is still in the body.
+        let field = |text| HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("(unprintable)"));
+        Self { name: field(name), version: field(version), small, switches, end }
     }
 
-    pub(super) async fn answer(&self, request: Request<Incoming>) -> Result<Response<AnswerBody>, Dropped> {
+    /// Answers a request that came in at the address `local`.
+    pub(super) async fn answer(
+        &self,
+        request: Request<Incoming>,
+        local: SocketAddr,
+    ) -> Result<Response<AnswerBody>, Dropped> {
         let (head, mut body) = request.into_parts();
         let mut received = 0;
         while let Some(frame) = body.frame().await {
@@ -58,7 +68,9 @@ impl Answerer {
             received += frame.data_ref().map_or(0, |data| data.len() as u64);
         }
         match (&head.method, head.uri.path()) {
-            (_, "/healthz") => return Ok(self.health()),
+            (_, "/healthz" | "/readyz") => return Ok(self.health(self.switches.is_ready())),
+            (_, "/livez") => return Ok(self.health(self.switches.is_healthy())),
+            (&Method::PUT, "/crash") => return self.crash().await,
             (&Method::PUT, "/switches") => return Ok(self.turn(head.uri.query().unwrap_or_default())),
             _ => {}
         }
@@ -67,7 +79,7 @@ impl Answerer {
         if !latency.is_zero() {
             tokio::time::sleep(latency).await;
         }
-        let content = self.content(&head, received);
+        let content = self.content(&head, received, local);
         match self.switches.failure() {
             None => Ok(self.response(StatusCode::OK, content)),
             Some(Mode::Status(status)) => Ok(self.response(
@@ -80,12 +92,20 @@ impl Answerer {
         }
     }
 
-    fn health(&self) -> Response<AnswerBody> {
-        if self.switches.is_healthy() {
+    fn health(&self, good: bool) -> Response<AnswerBody> {
+        if good {
             self.response(StatusCode::OK, Bytes::from_static(b"ok\n"))
+        } else if self.switches.is_healthy() {
+            self.response(StatusCode::SERVICE_UNAVAILABLE, Bytes::from_static(b"not ready\n"))
         } else {
             self.response(StatusCode::SERVICE_UNAVAILABLE, Bytes::from_static(b"sick\n"))
         }
+    }
+
+    /// No answer: the server ends, and this connection with it.
+    async fn crash(&self) -> Result<Response<AnswerBody>, Dropped> {
+        self.end.send_replace(End::Crash);
+        std::future::pending().await
     }
 
     fn turn(&self, query: &str) -> Response<AnswerBody> {
@@ -95,10 +115,10 @@ impl Answerer {
         }
     }
 
-    fn content(&self, head: &http::request::Parts, received: u64) -> Bytes {
+    fn content(&self, head: &http::request::Parts, received: u64, local: SocketAddr) -> Bytes {
         let query = head.uri.query().unwrap_or_default();
         if query.split('&').any(|part| part == "echo") {
-            return self.echo(head, received);
+            return self.echo(head, received, local);
         }
         let asked = query.split('&').find_map(|part| part.strip_prefix("body=")?.parse::<u64>().ok());
         match asked.unwrap_or_else(|| self.switches.body_bytes()).min(LONGEST_BODY) {
@@ -107,7 +127,7 @@ impl Answerer {
         }
     }
 
-    fn echo(&self, head: &http::request::Parts, received: u64) -> Bytes {
+    fn echo(&self, head: &http::request::Parts, received: u64, local: SocketAddr) -> Bytes {
         let fields: Vec<_> = head
             .headers
             .iter()
@@ -117,6 +137,8 @@ impl Answerer {
             .collect();
         let echo = json!({
             "upstream": String::from_utf8_lossy(self.name.as_bytes()),
+            "version": String::from_utf8_lossy(self.version.as_bytes()),
+            "local": local,
             "method": head.method.as_str(),
             "target": head.uri.to_string(),
             "path": head.uri.path(),
@@ -143,6 +165,7 @@ impl Answerer {
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(X_UPSTREAM, self.name.clone());
+        headers.insert(X_VERSION, self.version.clone());
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         response
     }

@@ -1,11 +1,16 @@
 //! The server behind the gateway.
 //!
-//! It answers with its own name, in the field `x-upstream` and in a small JSON body, and never does more work than
-//! that unless it is asked to: with a query of `?echo` the body tells the method, the path and the fields that arrived,
-//! `?body=SIZE` sets the size of one answer. Everything else is set by [`Switches`], which may be turned while it runs:
-//! a delay, a share of failures and their [`Mode`], the size of every answer, and whether `/healthz` is well.
+//! It answers with its own name and version, in the fields `x-upstream` and `x-version` and in a small JSON body, and
+//! never does more work than that unless it is asked to: with a query of `?echo` the body tells the method, the path, the
+//! fields and the local address that the request came to, `?body=SIZE` sets the size of one answer. Everything else is
+//! set by [`Switches`], which may be turned while it runs: a delay, a share of failures and their [`Mode`], the size of
+//! every answer, and its health. `/healthz` and `/readyz` answer 200 while it is well and ready, `/livez` while it is
+//! well.
 //!
-//! A server in another process is turned by `PUT /switches?latency=20ms&failures=5%25&mode=reset&body=1024&healthy=no`.
+//! An answer leaves in one write, head and body together, unless its body is large: the end of the process cannot cut it.
+//!
+//! A server in another process is turned by `PUT /switches?latency=20ms&failures=5%25&mode=reset&body=1024&ready=no`, and
+//! `PUT /crash` ends it on the spot, without an answer to anyone.
 
 mod answer;
 mod serve;
@@ -15,8 +20,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use tokio::sync::watch;
+
+use self::answer::Answerer;
 
 pub use self::switches::{Mode, Switches};
 
@@ -25,8 +32,10 @@ pub use self::switches::{Mode, Switches};
 pub struct Upstream {
     /// What it calls itself.
     pub name: String,
-    /// Where it listens; port 0 takes any.
-    pub listen: SocketAddr,
+    /// What it says its version is.
+    pub version: String,
+    /// Where it listens, at least one address; port 0 takes any.
+    pub listen: Vec<SocketAddr>,
     /// How it behaves from the start.
     pub switches: Arc<Switches>,
 }
@@ -35,7 +44,7 @@ pub struct Upstream {
 #[derive(Debug)]
 pub struct RunningUpstream {
     name: String,
-    address: SocketAddr,
+    addresses: Vec<SocketAddr>,
     switches: Arc<Switches>,
     end: watch::Sender<End>,
     thread: Option<JoinHandle<()>>,
@@ -49,6 +58,8 @@ enum End {
     Finish,
     /// Every socket closed at once.
     Kill,
+    /// The same, because a request asked for it.
+    Crash,
 }
 
 impl Upstream {
@@ -56,7 +67,8 @@ impl Upstream {
     pub fn named(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
-            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            version: "dev".to_owned(),
+            listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))],
             switches: Arc::new(Switches::default()),
         }
     }
@@ -64,27 +76,27 @@ impl Upstream {
     /// The same at this address.
     #[must_use]
     pub fn at(self, listen: SocketAddr) -> Self {
-        Self { listen, ..self }
+        Self { listen: vec![listen], ..self }
     }
 
     /// Starts it; when this returns, connections are accepted.
     ///
     /// # Errors
-    /// If the address cannot be bound or a thread cannot be started.
+    /// If an address cannot be bound, there is none, or a thread cannot be started.
     pub fn start(self) -> anyhow::Result<RunningUpstream> {
-        let listener =
-            std::net::TcpListener::bind(self.listen).with_context(|| format!("binding {}", self.listen))?;
-        // The standard library's queue of 128 is soon full when a gateway opens its connections all at once.
-        socket2::SockRef::from(&listener).listen(4096)?;
-        listener.set_nonblocking(true)?;
-        let address = listener.local_addr()?;
+        if self.listen.is_empty() {
+            bail!("{} has no address to listen on", self.name);
+        }
+        let listeners = self.listen.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
+        let addresses = listeners.iter().map(std::net::TcpListener::local_addr).collect::<Result<_, _>>()?;
         let (end, ends) = watch::channel(End::NotYet);
-        let (name, switches) = (self.name.clone(), self.switches.clone());
+        let answerer = Answerer::new(&self.name, &self.version, self.switches.clone(), end.clone());
         let thread = std::thread::Builder::new()
             .name(format!("up-{}", self.name))
-            .spawn(move || serve::run(listener, &name, switches, ends))
+            .spawn(move || serve::run(listeners, answerer, ends))
             .context("starting the upstream's thread")?;
-        Ok(RunningUpstream { name: self.name, address, switches: self.switches, end, thread: Some(thread) })
+        let (name, switches) = (self.name, self.switches);
+        Ok(RunningUpstream { name, addresses, switches, end, thread: Some(thread) })
     }
 }
 
@@ -94,9 +106,20 @@ impl RunningUpstream {
         &self.name
     }
 
-    /// Where it listens.
+    /// Where it listens; the first address if there are several.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.addresses[0]
+    }
+
+    /// Everywhere it listens.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Returns when a `PUT /crash` has ended it, else never.
+    pub async fn crashed(&self) {
+        // This end of the channel is held here: the wait cannot fail.
+        let _crashed = self.end.subscribe().wait_for(|end| *end == End::Crash).await.is_ok();
     }
 
     /// How it behaves; may be turned at any time.
@@ -125,6 +148,14 @@ impl RunningUpstream {
             std::panic::resume_unwind(panic);
         }
     }
+}
+
+fn bind(address: &SocketAddr) -> anyhow::Result<std::net::TcpListener> {
+    let listener = std::net::TcpListener::bind(address).with_context(|| format!("binding {address}"))?;
+    // The standard library's queue of 128 is soon full when a gateway opens its connections all at once.
+    socket2::SockRef::from(&listener).listen(4096)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
 }
 
 impl Drop for RunningUpstream {

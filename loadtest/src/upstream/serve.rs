@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::error::Error as _;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::server::conn::http1;
@@ -14,24 +13,23 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinSet, LocalSet};
 
+use super::End;
 use super::answer::{Answerer, Dropped};
-use super::{End, Switches};
 
 /// Serves until told to end. Blocks its thread; when it returns every socket is closed.
-pub(super) fn run(
-    listener: std::net::TcpListener,
-    name: &str,
-    switches: Arc<Switches>,
-    ends: watch::Receiver<End>,
-) {
+pub(super) fn run(listeners: Vec<std::net::TcpListener>, answerer: Answerer, ends: watch::Receiver<End>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .expect("a runtime needs only memory and a few file descriptors");
-    let answerer = Rc::new(Answerer::new(name, switches));
+    let answerer = Rc::new(answerer);
     LocalSet::new().block_on(&runtime, async move {
-        let listener = TcpListener::from_std(listener).expect("the listener does not block");
-        accept(listener, answerer, ends).await;
+        let mut accepting = JoinSet::new();
+        for listener in listeners {
+            let listener = TcpListener::from_std(listener).expect("the listener does not block");
+            accepting.spawn_local(accept(listener, answerer.clone(), ends.clone()));
+        }
+        while accepting.join_next().await.is_some() {}
     });
 }
 
@@ -59,7 +57,7 @@ async fn accept(listener: TcpListener, answerer: Rc<Answerer>, mut ends: watch::
     drain_queue(&listener, &mut connections, &answerer, &ends).await;
     drop(listener);
     let killed = async {
-        let _told_or_alone = ends.wait_for(|end| *end == End::Kill).await.is_ok();
+        let _told_or_alone = ends.wait_for(|end| matches!(end, End::Kill | End::Crash)).await.is_ok();
     };
     tokio::select! {
         () = async { while connections.join_next().await.is_some() {} } => {}
@@ -89,10 +87,11 @@ async fn serve(stream: TcpStream, answerer: Rc<Answerer>, mut ends: watch::Recei
     if stream.set_nodelay(true).is_err() {
         return;
     }
+    let Ok(local) = stream.local_addr() else { return };
     let socket = SockRef::from(&stream).try_clone();
     let service = service_fn(|request| {
         let answerer = answerer.clone();
-        async move { answerer.answer(request).await }
+        async move { answerer.answer(request, local).await }
     });
     let mut connection =
         std::pin::pin!(http1::Builder::new().serve_connection(TokioIo::new(stream), service));

@@ -16,6 +16,7 @@ pub struct Switches {
     status: AtomicU16,
     body_bytes: AtomicU64,
     healthy: AtomicBool,
+    ready: AtomicBool,
     received: AtomicU64,
 }
 
@@ -41,6 +42,7 @@ impl Default for Switches {
             status: AtomicU16::new(500),
             body_bytes: AtomicU64::new(0),
             healthy: AtomicBool::new(true),
+            ready: AtomicBool::new(true),
             received: AtomicU64::new(0),
         }
     }
@@ -72,12 +74,17 @@ impl Switches {
         self.body_bytes.store(bytes, Relaxed);
     }
 
-    /// Whether `/healthz` answers 200; else 503. Other paths are not touched.
+    /// Whether it is well: if not, `/livez`, `/readyz` and `/healthz` answer 503. Other paths are not touched.
     pub fn set_healthy(&self, healthy: bool) {
         self.healthy.store(healthy, Relaxed);
     }
 
-    /// Requests that have arrived whole so far, those for `/healthz` and `/switches` apart.
+    /// Whether it is ready: if not, `/readyz` and `/healthz` answer 503. Other paths are not touched.
+    pub fn set_ready(&self, ready: bool) {
+        self.ready.store(ready, Relaxed);
+    }
+
+    /// Requests that have arrived whole so far, without those about its health and those that turn it.
     pub fn received(&self) -> u64 {
         self.received.load(Relaxed)
     }
@@ -98,6 +105,10 @@ impl Switches {
         self.healthy.load(Relaxed)
     }
 
+    pub(super) fn is_ready(&self) -> bool {
+        self.is_healthy() && self.ready.load(Relaxed)
+    }
+
     /// Draws whether a request is to fail, and how.
     pub(super) fn failure(&self) -> Option<Mode> {
         let share = self.failures_per_million.load(Relaxed);
@@ -113,7 +124,7 @@ impl Switches {
         }
     }
 
-    /// Turns what a query names: `latency=20ms&failures=5%&mode=reset&body=1024&healthy=no`. The values must not need
+    /// Turns what a query names: `latency=20ms&failures=5%&mode=reset&body=1024&healthy=no&ready=no`. The values must not need
     /// decoding, but for `%25`.
     ///
     /// # Errors
@@ -137,14 +148,19 @@ impl Switches {
                 self.set_failures(share, value.parse()?);
             }
             "body" => self.set_body_bytes(value.parse()?),
-            "healthy" => match value {
-                "yes" => self.set_healthy(true),
-                "no" => self.set_healthy(false),
-                _ => bail!("not yes or no"),
-            },
-            _ => bail!("there are: latency, failures, mode, body, healthy"),
+            "healthy" => self.set_healthy(yes_or_no(value)?),
+            "ready" => self.set_ready(yes_or_no(value)?),
+            _ => bail!("there are: latency, failures, mode, body, healthy, ready"),
         }
         Ok(())
+    }
+}
+
+fn yes_or_no(text: &str) -> anyhow::Result<bool> {
+    match text {
+        "yes" => Ok(true),
+        "no" => Ok(false),
+        _ => bail!("not yes or no"),
     }
 }
 
@@ -176,14 +192,20 @@ mod tests {
         assert_eq!(switches.failure(), Some(Mode::Reset));
         assert_eq!(switches.body_bytes(), 7);
         assert!(!switches.is_healthy());
+        switches.turn("healthy=yes&ready=no").unwrap();
+        assert!(switches.is_healthy() && !switches.is_ready());
         switches.turn("mode=503").unwrap();
         assert_eq!(switches.failure(), Some(Mode::Status(503)), "the share stays");
     }
 
     #[test]
     fn what_cannot_be_turned_is_named() {
-        for (query, word) in [("speed=1", "speed=1"), ("latency=soon", "latency=soon"), ("mode=9", "mode=9")]
-        {
+        for (query, word) in [
+            ("speed=1", "speed=1"),
+            ("latency=soon", "latency=soon"),
+            ("mode=9", "mode=9"),
+            ("ready=1", "ready=1"),
+        ] {
             let error = format!("{:#}", Switches::default().turn(query).unwrap_err());
             assert!(error.contains(word), "{error}");
         }

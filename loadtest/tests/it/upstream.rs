@@ -60,7 +60,10 @@ fn an_answer_is_one_write_with_the_name() {
     let count = stream.read(&mut bytes).unwrap();
     let seen = std::str::from_utf8(&bytes[..count]).unwrap();
     assert!(seen.contains("x-upstream: orders-1"), "{seen}");
-    assert!(seen.ends_with("{\"upstream\":\"orders-1\"}\n"), "the whole answer came with one read: {seen}");
+    assert!(
+        seen.ends_with("{\"upstream\":\"orders-1\",\"version\":\"dev\"}\n"),
+        "the whole answer came with one read: {seen}"
+    );
 }
 
 #[test]
