@@ -33,6 +33,8 @@ pub(super) struct Connection {
 pub(super) struct Unanswered {
     /// Whether any byte of the request was handed to the kernel.
     pub(super) written: bool,
+    /// Whether any byte of an answer came.
+    pub(super) begun: bool,
     pub(super) error: hyper::Error,
 }
 
@@ -40,6 +42,7 @@ pub(super) struct Unanswered {
 struct Socket {
     stream: TcpStream,
     written: Cell<u64>,
+    read: Cell<u64>,
 }
 
 /// What hyper reads and writes; the connection keeps the other half to look at the socket from outside.
@@ -50,7 +53,7 @@ impl Connection {
     pub(super) async fn open(address: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        let socket = Rc::new(Socket { stream, written: Cell::new(0) });
+        let socket = Rc::new(Socket { stream, written: Cell::new(0), read: Cell::new(0) });
         let (sender, driver) = http1::Builder::new()
             .handshake(TokioIo::new(Wire(socket.clone())))
             .await
@@ -65,6 +68,11 @@ impl Connection {
         self.used
     }
 
+    /// The port on this side.
+    pub(super) fn local_port(&self) -> Option<u16> {
+        self.socket.stream.local_addr().ok().map(|address| address.port())
+    }
+
     /// Whether a request may be sent now. Asks the kernel: the runtime may not yet have heard that the other side
     /// closed.
     pub(super) async fn is_usable(&mut self) -> bool {
@@ -77,11 +85,12 @@ impl Connection {
         request: Request<Full<Bytes>>,
     ) -> Result<Response<Incoming>, Unanswered> {
         self.used = true;
-        let before = self.socket.written.get();
-        match self.sender.send_request(request).await {
-            Ok(response) => Ok(response),
-            Err(error) => Err(Unanswered { written: self.socket.written.get() > before, error }),
-        }
+        let (written, read) = (self.socket.written.get(), self.socket.read.get());
+        self.sender.send_request(request).await.map_err(|error| Unanswered {
+            written: self.socket.written.get() > written,
+            begun: self.socket.read.get() > read,
+            error,
+        })
     }
 }
 
@@ -107,6 +116,7 @@ impl AsyncRead for Wire {
             match stream.try_read(buf.initialize_unfilled()) {
                 Ok(count) => {
                     buf.advance(count);
+                    self.0.read.set(self.0.read.get() + count as u64);
                     return Poll::Ready(Ok(()));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -122,7 +132,7 @@ impl Wire {
         cx: &mut Context<'_>,
         write: impl Fn(&TcpStream) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
-        let Socket { stream, written } = &*self.0;
+        let Socket { stream, written, .. } = &*self.0;
         loop {
             ready!(stream.poll_write_ready(cx))?;
             match write(stream) {

@@ -22,14 +22,15 @@ use super::{Load, Pace, Report};
 const MOST_NEW_AT_ONCE: usize = 4096;
 
 /// Runs the whole load on this thread.
-pub(super) fn run(load: Load, stop: Arc<AtomicBool>) -> anyhow::Result<Report> {
+pub(super) fn run(load: Load, recorder: Recorder, stop: Arc<AtomicBool>) -> anyhow::Result<Report> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let limits = Limits { duration: load.duration, count: load.count, stop };
     LocalSet::new().block_on(&runtime, async move {
         let connections = open_all(&load).await;
         // A moment, so that the pacing thread is there before the first request is due.
         let start = Instant::now() + Duration::from_millis(5);
-        let client = Rc::new(Client::new(load, Recorder::new(start)));
+        recorder.begin(start);
+        let client = Rc::new(Client::new(load, recorder));
         match client.load.pace {
             Pace::Open { rate } => open_loop(&client, connections, start, rate, limits).await?,
             Pace::Closed => closed_loop(&client, connections, start, limits).await,

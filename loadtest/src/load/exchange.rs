@@ -22,7 +22,7 @@ const KEPT_OF_BODY: usize = 1024;
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) load: Load,
-    recorder: RefCell<Recorder>,
+    recorder: Recorder,
     random: RefCell<fastrand::Rng>,
     total_weight: f64,
 }
@@ -48,6 +48,8 @@ enum Step {
 struct Progress {
     step: Cell<Step>,
     reused: Cell<bool>,
+    local_port: Cell<Option<u16>>,
+    retried: Cell<bool>,
     upstream: RefCell<Option<String>>,
     status: Cell<Option<u16>>,
 }
@@ -55,13 +57,15 @@ struct Progress {
 struct Fault {
     kind: FailureKind,
     reason: String,
+    /// See [`Failure::retriable`].
+    retriable: bool,
 }
 
 impl Client {
     pub(super) fn new(load: Load, recorder: Recorder) -> Self {
         let total_weight = load.mix.iter().map(|shot| shot.weight).sum();
         let random = RefCell::new(fastrand::Rng::with_seed(load.seed));
-        Self { load, recorder: RefCell::new(recorder), random, total_weight }
+        Self { load, recorder, random, total_weight }
     }
 
     /// What the next request is to be.
@@ -79,22 +83,17 @@ impl Client {
 
     /// The generator has come to a ticket: was it late itself?
     pub(super) fn note_handed_out(&self, due: Instant) {
-        self.recorder.borrow_mut().handed_out(due.elapsed(), self.load.late_after);
+        self.recorder.handed_out(due.elapsed(), self.load.late_after);
     }
 
     pub(super) fn report(&self) -> Report {
-        self.recorder.borrow().report(&self.load)
+        self.recorder.report(&self.load)
     }
 
     /// Sends the request of one ticket on `connection`, opening or replacing it as needed, and records the outcome:
     /// true if it was answered as expected.
     pub(super) async fn one(&self, connection: &mut Option<Connection>, ticket: Ticket, shot: usize) -> bool {
-        let progress = Progress {
-            step: Cell::new(Step::Connecting),
-            reused: Cell::new(false),
-            upstream: RefCell::new(None),
-            status: Cell::new(None),
-        };
+        let progress = Progress::default();
         let begun = Instant::now();
         let deadline = ticket.due + self.load.timeout;
         let exchange = self.exchange(connection, shot, &progress);
@@ -121,21 +120,40 @@ impl Client {
     ) -> bool {
         let answered = result.is_ok();
         let upstream = progress.upstream.take();
+        let method = &self.load.mix[shot].method;
+        let (new_connection, retried) = (!progress.reused.get(), progress.retried.get());
         if let Some(observer) = &self.load.observer {
-            observer.see(&Seen { due: ticket.due, ended, answered, upstream: upstream.as_deref() });
+            observer.see(&Seen {
+                due: ticket.due,
+                ended,
+                answered,
+                failure: result.as_ref().err().map(|fault| fault.kind),
+                status: progress.status.get(),
+                method,
+                new_connection,
+                upstream: upstream.as_deref(),
+            });
         }
-        let mut recorder = self.recorder.borrow_mut();
+        let start = self.recorder.start();
         let failure = result.err().map(|fault| Failure {
-            at: ended.saturating_duration_since(recorder.start()),
-            due: ticket.due.saturating_duration_since(recorder.start()),
+            at: ended.saturating_duration_since(start),
+            due: ticket.due.saturating_duration_since(start),
             kind: fault.kind,
-            method: self.load.mix[shot].method.to_string(),
+            method: method.to_string(),
             reason: fault.reason,
-            new_connection: !progress.reused.get(),
+            new_connection,
+            local_port: progress.local_port.get(),
+            retriable: fault.retriable,
+            retried,
             upstream: upstream.clone(),
         });
-        recorder.ended(Outcome {
-            latency: ended.saturating_duration_since(ticket.due),
+        let latency = ended.saturating_duration_since(ticket.due);
+        self.recorder.ended(&Outcome {
+            method: method.clone(),
+            new_connection,
+            retried,
+            latency,
+            slow: latency > self.load.slow_after,
             service: ended.saturating_duration_since(begun),
             queued: begun.saturating_duration_since(ticket.due) > self.load.late_after,
             status: progress.status.get(),
@@ -152,21 +170,30 @@ impl Client {
         shot: usize,
         progress: &Progress,
     ) -> Result<(), Fault> {
+        let idempotent = self.load.mix[shot].method.is_idempotent();
         loop {
             let kept = connection.is_some();
             let open = self.usable(connection).await?;
             progress.reused.set(open.is_used());
+            progress.local_port.set(open.local_port());
             progress.step.set(Step::Waiting);
-            match open.send(self.request(shot)).await {
+            let unanswered = match open.send(self.request(shot)).await {
                 Ok(response) => return self.read(response, progress).await,
+                Err(unanswered) => unanswered,
+            };
+            let mut fault = Fault::from(&unanswered);
+            fault.retriable = idempotent && progress.reused.get() && fault.kind == FailureKind::Reset;
+            if kept && !unanswered.written {
                 // Closed by the other side while it lay idle: nothing was asked on it, so nothing failed.
-                Err(unanswered) if kept && !unanswered.written => {
-                    *connection = None;
-                    self.recorder.borrow_mut().replaced();
-                    progress.step.set(Step::Connecting);
-                }
-                Err(unanswered) => return Err(unanswered.into()),
+                self.recorder.replaced();
+            } else if self.load.retry && fault.retriable && !progress.retried.replace(true) {
+                // On a new connection: every kept one may have met the same end.
+            } else {
+                return Err(fault);
             }
+            *connection = None;
+            progress.step.set(Step::Connecting);
+            progress.local_port.set(None);
         }
     }
 
@@ -176,15 +203,15 @@ impl Client {
             && !open.is_usable().await
         {
             *connection = None;
-            self.recorder.borrow_mut().replaced();
+            self.recorder.replaced();
         }
         match connection {
             Some(open) => Ok(open),
             empty @ None => {
                 let opened = Connection::open(self.load.address)
                     .await
-                    .map_err(|error| Fault { kind: FailureKind::Connect, reason: io_reason(&error) })?;
-                self.recorder.borrow_mut().opened();
+                    .map_err(|error| Fault::new(connect_kind(&error), io_reason(&error)))?;
+                self.recorder.opened();
                 Ok(empty.insert(opened))
             }
         }
@@ -214,8 +241,7 @@ impl Client {
         let keep = !expected || self.load.upstream_name == UpstreamName::Body;
         let mut start = BytesMut::new();
         while let Some(frame) = body.frame().await {
-            let frame =
-                frame.map_err(|error| Fault { kind: FailureKind::MidBody, reason: reason(&error) })?;
+            let frame = frame.map_err(|error| Fault::new(FailureKind::MidBody, reason(&error)))?;
             if let (true, Some(data)) = (keep, frame.data_ref()) {
                 let room = KEPT_OF_BODY - start.len();
                 start.extend_from_slice(&data[..data.len().min(room)]);
@@ -223,7 +249,7 @@ impl Client {
         }
         if !expected {
             let reason = format!("{} {}", head.status.as_u16(), reason_in(&start));
-            return Err(Fault { kind: FailureKind::Status, reason: reason.trim_end().to_owned() });
+            return Err(Fault::new(FailureKind::Status, reason.trim_end().to_owned()));
         }
         if self.load.upstream_name == UpstreamName::Body {
             let name = String::from_utf8_lossy(&start[..start.len().min(128)]);
@@ -233,24 +259,55 @@ impl Client {
     }
 }
 
-impl Step {
-    fn timed_out(self) -> Fault {
-        let reason = match self {
-            Self::Connecting => "no connection in time",
-            Self::Waiting => "no answer in time",
-            Self::Reading => "the answer did not end in time",
-        };
-        Fault { kind: FailureKind::Timeout, reason: reason.to_owned() }
+impl Default for Progress {
+    fn default() -> Self {
+        Self {
+            step: Cell::new(Step::Connecting),
+            reused: Cell::new(false),
+            local_port: Cell::new(None),
+            retried: Cell::new(false),
+            upstream: RefCell::new(None),
+            status: Cell::new(None),
+        }
     }
 }
 
-impl From<Unanswered> for Fault {
-    fn from(unanswered: Unanswered) -> Self {
+impl Step {
+    fn timed_out(self) -> Fault {
+        let (kind, reason) = match self {
+            Self::Connecting => (FailureKind::ConnectTimeout, "no connection in time"),
+            Self::Waiting => (FailureKind::Timeout, "no answer in time"),
+            Self::Reading => (FailureKind::Stalled, "the answer did not end in time"),
+        };
+        Fault::new(kind, reason.to_owned())
+    }
+}
+
+impl Fault {
+    fn new(kind: FailureKind, reason: String) -> Self {
+        Self { kind, reason, retriable: false }
+    }
+}
+
+impl From<&Unanswered> for Fault {
+    fn from(unanswered: &Unanswered) -> Self {
         let error = &unanswered.error;
         let reason =
             if unanswered.written { reason(error) } else { format!("before the request: {}", reason(error)) };
-        let kind = if error.is_parse() { FailureKind::Protocol } else { FailureKind::Reset };
-        Self { kind, reason }
+        let kind = match () {
+            () if error.is_parse() => FailureKind::Protocol,
+            () if unanswered.begun => FailureKind::MidBody,
+            () => FailureKind::Reset,
+        };
+        Self::new(kind, reason)
+    }
+}
+
+fn connect_kind(error: &io::Error) -> FailureKind {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => FailureKind::ConnectRefused,
+        io::ErrorKind::TimedOut => FailureKind::ConnectTimeout,
+        _ => FailureKind::ConnectFailed,
     }
 }
 

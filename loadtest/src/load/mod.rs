@@ -6,7 +6,9 @@
 //! more about the generator than about the gateway can be told from a good one.
 //!
 //! **What is a failure** is in [`FailureKind`]. A connection that the other side closed while nothing was asked of it is
-//! none: it is replaced, and counted as such. A request of which a byte was written and that got no answer is one.
+//! none: it is replaced, and counted as such. A request of which a byte was written and that got no answer is one. Many
+//! clients would send it once more if its connection was a kept one; what they would not have shown is counted apart
+//! ([`Report::retriable`]), and [`Load::retry`] does as they do.
 //!
 //! **How it works.** A thread of its own wakes at each due time (finer than a runtime's timers, which count in whole
 //! milliseconds) and hands tickets to a single-threaded runtime. There, one task per kept connection takes the next
@@ -34,7 +36,8 @@ use http::{HeaderMap, HeaderValue, Method, Uri};
 use serde::Serialize;
 use tokio::time::Instant;
 
-pub use self::report::{Failure, FailureKind, Percentiles, Report};
+use self::record::Recorder;
+pub use self::report::{Failure, FailureKind, Percentiles, Report, Span, Tally};
 
 /// What to send, where, how fast and how long. Made by [`Load::to`] or [`Load::to_url`]; every field may be changed.
 #[derive(Debug, Clone)]
@@ -42,7 +45,7 @@ pub struct Load {
     /// Where to connect.
     pub address: SocketAddr,
     /// The request target: a path with its query, or an absolute URL to be sent as it is (what a client with
-    /// `http_proxy` set sends).
+    /// `http_proxy` set sends; see [`Load::through_proxy`]).
     pub target: Uri,
     /// The `Host` field.
     pub host: HeaderValue,
@@ -66,6 +69,11 @@ pub struct Load {
     pub expected: RangeInclusive<u16>,
     /// Where the name of the upstream that answered stands.
     pub upstream_name: UpstreamName,
+    /// A request that takes longer than this from its due time is counted as slow, whatever comes of it.
+    pub slow_after: Duration,
+    /// Sends a request with an idempotent method once more, on a new connection, when its kept connection ended before a
+    /// byte of the answer: as curl, Go and browsers do. Off, such a request has failed.
+    pub retry: bool,
     /// A send that the generator itself makes later than this counts as late.
     pub late_after: Duration,
     /// Makes the draws (mix, share of new connections) the same in every run.
@@ -116,6 +124,14 @@ pub struct Seen<'a> {
     pub ended: Instant,
     /// Whether it was answered as expected.
     pub answered: bool,
+    /// How it failed, if it did.
+    pub failure: Option<FailureKind>,
+    /// The status of its answer, if there was one.
+    pub status: Option<u16>,
+    /// Its method.
+    pub method: &'a Method,
+    /// Whether it was the first request on its connection.
+    pub new_connection: bool,
     /// Who answered, if that is known.
     pub upstream: Option<&'a str>,
 }
@@ -128,6 +144,8 @@ pub struct Observer(Arc<dyn Fn(&Seen<'_>) + Send + Sync>);
 #[derive(Debug)]
 pub struct Running {
     stop: Arc<AtomicBool>,
+    load: Load,
+    recorder: Recorder,
     thread: Option<JoinHandle<anyhow::Result<Report>>>,
 }
 
@@ -153,6 +171,8 @@ impl Load {
             count: None,
             expected: 200..=399,
             upstream_name: UpstreamName::Header(http::HeaderName::from_static("x-upstream")),
+            slow_after: Duration::from_secs(1),
+            retry: false,
             late_after: Duration::from_millis(1),
             seed: 1,
             observer: None,
@@ -181,6 +201,35 @@ impl Load {
         Ok(Self { host, ..Self::to(address, target) })
     }
 
+    /// Asks the proxy at the `http://` URL `proxy` for `url`, as a client with the variable `http_proxy` does: the URL is
+    /// the request target, and its host name is not looked up here.
+    ///
+    /// # Errors
+    /// If one of them is not an absolute `http://` URL, or the proxy's host has no address.
+    pub fn through_proxy(proxy: &str, url: &str) -> anyhow::Result<Self> {
+        let target: Uri = url.parse().with_context(|| format!("{url:?} is not a URL"))?;
+        if target.scheme_str() != Some("http") {
+            bail!("{url:?}: only http:// URLs can be asked");
+        }
+        let authority = target.authority().with_context(|| format!("{url:?} names no host"))?;
+        let host = HeaderValue::try_from(authority.as_str())?;
+        Ok(Self { target, host, ..Self::to_url(proxy)? })
+    }
+
+    /// Sends these methods, each by its share relative to the others; POST, PUT and PATCH carry `body`.
+    #[must_use]
+    pub fn with_mix(mut self, mix: &[(Method, f64)], body: impl Into<Bytes>) -> Self {
+        let body = body.into();
+        let carries = |method: &Method| [Method::POST, Method::PUT, Method::PATCH].contains(method);
+        let shot = |(method, weight): &(Method, f64)| Shot {
+            method: method.clone(),
+            body: if carries(method) { body.clone() } else { Bytes::new() },
+            weight: *weight,
+        };
+        self.mix = mix.iter().map(shot).collect();
+        self
+    }
+
     /// Sends this share of the requests, 0 to 1, as POST with `body`, and the rest as GET.
     #[must_use]
     pub fn with_posts(mut self, share: f64, body: impl Into<Bytes>) -> Self {
@@ -198,12 +247,21 @@ impl Load {
     pub fn start(self) -> anyhow::Result<Running> {
         self.check()?;
         let stop = Arc::new(AtomicBool::new(false));
-        let told = stop.clone();
+        let recorder = Recorder::new();
+        let (told, book, load) = (stop.clone(), recorder.clone(), self.clone());
         let thread = std::thread::Builder::new()
             .name("load".to_owned())
-            .spawn(move || engine::run(self, told))
+            .spawn(move || engine::run(self, book, told))
             .context("starting the generator's thread")?;
-        Ok(Running { stop, thread: Some(thread) })
+        Ok(Running { stop, load, recorder, thread: Some(thread) })
+    }
+
+    /// What is asked, for people.
+    fn shown_target(&self) -> String {
+        match self.target.scheme() {
+            Some(_) => format!("{} through {}", self.target, self.address),
+            None => format!("http://{}{}", self.address, self.target),
+        }
     }
 
     fn check(&self) -> anyhow::Result<()> {
@@ -233,6 +291,17 @@ impl Running {
     /// Stops sending; requests under way still end.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// What has been seen so far. Requests under way are in no count yet.
+    pub fn so_far(&self) -> Report {
+        self.recorder.report(&self.load)
+    }
+
+    /// What has been seen since the last call of this, or since the start: the figures of one phase under a load that
+    /// goes on. A request counts in the phase in which it ends; [`Running::wait`] still reports the whole.
+    pub fn phase(&self) -> Report {
+        self.recorder.phase(&self.load)
     }
 
     /// Waits until everything has been sent and has ended. Blocks the thread; in a runtime use [`Running::finished`].

@@ -1,45 +1,73 @@
 //! Counting while it runs.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use hdrhistogram::Histogram;
+use http::Method;
 use tokio::time::Instant;
 
-use super::report::{Failure, Percentiles, Report};
-use super::{FailureKind, Load};
+use super::Load;
+use super::report::{Failure, Percentiles, Report, Span, Tally};
 
 /// Failures that are kept whole; the counts go on beyond it.
 const KEPT_FAILURES: usize = 10_000;
+/// Failures whose times are kept, for the spans.
+const KEPT_TIMES: usize = 1_000_000;
 /// Names of upstreams that are counted apart.
 const KEPT_NAMES: usize = 10_000;
 
-/// What has been seen so far.
+/// What has been seen so far, of the whole run and of its last phase; shared by the generator's thread, which writes, and
+/// those who look.
+#[derive(Debug, Clone)]
+pub(super) struct Recorder(Arc<Mutex<Books>>);
+
 #[derive(Debug)]
-pub(super) struct Recorder {
+struct Books {
+    whole: Book,
+    phase: Book,
+}
+
+#[derive(Debug)]
+struct Book {
+    /// The zero of all times.
     start: Instant,
+    began: SystemTime,
+    /// When this book was opened.
+    opened_at: Instant,
     last: Instant,
     latency: Histogram<u64>,
     service: Histogram<u64>,
     send_delay: Histogram<u64>,
-    handed_out: u64,
     late_sends: u64,
     queued: u64,
-    answered: u64,
-    failed: u64,
     opened: u64,
     replaced: u64,
+    all: Tally,
+    idempotent: Tally,
+    not_idempotent: Tally,
+    methods: BTreeMap<String, Tally>,
+    kept_connections: Tally,
+    new_connections: Tally,
     statuses: BTreeMap<u16, u64>,
     upstreams: BTreeMap<String, u64>,
-    failed_by_kind: BTreeMap<FailureKind, u64>,
     failures: Vec<Failure>,
+    failure_times: Vec<(Duration, Duration)>,
 }
 
 /// How one request ended.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Outcome {
+    pub(super) method: Method,
+    /// Whether it was the first request on its connection.
+    pub(super) new_connection: bool,
+    /// Whether it was sent a second time.
+    pub(super) retried: bool,
     /// From its due time.
     pub(super) latency: Duration,
+    /// Whether that is over the bound.
+    pub(super) slow: bool,
     /// From when a connection was free for it.
     pub(super) service: Duration,
     /// Whether it waited for a free connection.
@@ -51,100 +79,177 @@ pub(super) struct Outcome {
 }
 
 impl Recorder {
-    pub(super) fn new(start: Instant) -> Self {
-        Self {
-            start,
-            last: start,
-            latency: histogram(),
-            service: histogram(),
-            send_delay: histogram(),
-            handed_out: 0,
-            late_sends: 0,
-            queued: 0,
-            answered: 0,
-            failed: 0,
-            opened: 0,
-            replaced: 0,
-            statuses: BTreeMap::new(),
-            upstreams: BTreeMap::new(),
-            failed_by_kind: BTreeMap::new(),
-            failures: Vec::new(),
-        }
+    pub(super) fn new() -> Self {
+        let (start, began) = (Instant::now(), SystemTime::now());
+        let book = || Book::new(start, began, start);
+        Self(Arc::new(Mutex::new(Books { whole: book(), phase: book() })))
+    }
+
+    /// The first request is due at `start`: everything begins anew.
+    pub(super) fn begin(&self, start: Instant) {
+        let began = SystemTime::now() + start.saturating_duration_since(Instant::now());
+        let book = || Book::new(start, began, start);
+        *self.books() = Books { whole: book(), phase: book() };
     }
 
     pub(super) fn start(&self) -> Instant {
-        self.start
+        self.books().whole.start
     }
 
     /// A ticket reached the sender this long after it was due.
-    pub(super) fn handed_out(&mut self, delay: Duration, late_after: Duration) {
-        self.handed_out += 1;
+    pub(super) fn handed_out(&self, delay: Duration, late_after: Duration) {
+        self.books().each(|book| book.handed_out(delay, late_after));
+    }
+
+    /// A connection was opened while requests ran.
+    pub(super) fn opened(&self) {
+        self.books().each(|book| book.opened += 1);
+    }
+
+    /// A connection that the other side had closed was given up.
+    pub(super) fn replaced(&self) {
+        self.books().each(|book| book.replaced += 1);
+    }
+
+    pub(super) fn ended(&self, outcome: &Outcome) {
+        self.books().each(|book| book.ended(outcome));
+    }
+
+    /// What has been seen since the start.
+    pub(super) fn report(&self, load: &Load) -> Report {
+        self.books().whole.report(load)
+    }
+
+    /// What has been seen since the last call of this.
+    pub(super) fn phase(&self, load: &Load) -> Report {
+        let mut books = self.books();
+        let new = Book::new(books.whole.start, books.whole.began, Instant::now());
+        std::mem::replace(&mut books.phase, new).report(load)
+    }
+
+    fn books(&self) -> MutexGuard<'_, Books> {
+        // Counts are sound whenever the lock is free, also after a panic elsewhere.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Books {
+    fn each(&mut self, mut write: impl FnMut(&mut Book)) {
+        write(&mut self.whole);
+        write(&mut self.phase);
+    }
+}
+
+impl Book {
+    fn new(start: Instant, began: SystemTime, opened_at: Instant) -> Self {
+        Self {
+            start,
+            began,
+            opened_at,
+            last: opened_at,
+            latency: histogram(),
+            service: histogram(),
+            send_delay: histogram(),
+            late_sends: 0,
+            queued: 0,
+            opened: 0,
+            replaced: 0,
+            all: Tally::default(),
+            idempotent: Tally::default(),
+            not_idempotent: Tally::default(),
+            methods: BTreeMap::new(),
+            kept_connections: Tally::default(),
+            new_connections: Tally::default(),
+            statuses: BTreeMap::new(),
+            upstreams: BTreeMap::new(),
+            failures: Vec::new(),
+            failure_times: Vec::new(),
+        }
+    }
+
+    fn handed_out(&mut self, delay: Duration, late_after: Duration) {
         self.late_sends += u64::from(delay > late_after);
         self.send_delay.saturating_record(micros(delay));
     }
 
-    /// A connection was opened while requests ran.
-    pub(super) fn opened(&mut self) {
-        self.opened += 1;
-    }
-
-    /// A connection that the other side had closed was given up.
-    pub(super) fn replaced(&mut self) {
-        self.replaced += 1;
-    }
-
-    pub(super) fn ended(&mut self, outcome: Outcome) {
+    fn ended(&mut self, outcome: &Outcome) {
         self.last = self.last.max(outcome.ended);
         if let Some(status) = outcome.status {
             *self.statuses.entry(status).or_default() += 1;
         }
-        match outcome.failure {
+        self.tally(outcome);
+        match &outcome.failure {
             None => {
-                self.answered += 1;
                 self.latency.saturating_record(micros(outcome.latency));
                 self.service.saturating_record(micros(outcome.service));
                 self.queued += u64::from(outcome.queued);
-                self.count_upstream(outcome.upstream);
+                self.count_upstream(outcome.upstream.as_deref());
             }
             Some(failure) => {
-                self.failed += 1;
-                *self.failed_by_kind.entry(failure.kind).or_default() += 1;
                 if self.failures.len() < KEPT_FAILURES {
-                    self.failures.push(failure);
+                    self.failures.push(failure.clone());
+                }
+                if self.failure_times.len() < KEPT_TIMES {
+                    self.failure_times.push((failure.due, failure.at));
                 }
             }
         }
     }
 
-    fn count_upstream(&mut self, name: Option<String>) {
-        let Some(name) = name else { return };
-        if let Some(count) = self.upstreams.get_mut(&name) {
-            *count += 1;
-        } else {
-            let name = if self.upstreams.len() < KEPT_NAMES { name } else { "(others)".to_owned() };
-            *self.upstreams.entry(name).or_default() += 1;
+    fn tally(&mut self, outcome: &Outcome) {
+        let of_class =
+            if outcome.method.is_idempotent() { &mut self.idempotent } else { &mut self.not_idempotent };
+        let of_connection =
+            if outcome.new_connection { &mut self.new_connections } else { &mut self.kept_connections };
+        let of_method = match self.methods.get_mut(outcome.method.as_str()) {
+            Some(tally) => tally,
+            None => self.methods.entry(outcome.method.to_string()).or_default(),
+        };
+        for tally in [&mut self.all, of_class, of_connection, of_method] {
+            tally.count(outcome.failure.as_ref(), outcome.slow, outcome.retried);
         }
     }
 
-    pub(super) fn report(&self, load: &Load) -> Report {
-        let elapsed = self.last.saturating_duration_since(self.start);
+    fn count_upstream(&mut self, name: Option<&str>) {
+        let Some(name) = name else { return };
+        if let Some(count) = self.upstreams.get_mut(name) {
+            *count += 1;
+        } else {
+            let name = if self.upstreams.len() < KEPT_NAMES { name } else { "(others)" };
+            *self.upstreams.entry(name.to_owned()).or_default() += 1;
+        }
+    }
+
+    fn report(&self, load: &Load) -> Report {
         Report {
-            target: format!("http://{}{}", load.address, load.target),
+            target: load.shown_target(),
             pace: load.pace,
-            requests: self.answered + self.failed,
-            answered: self.answered,
-            failed: self.failed,
-            elapsed,
+            began: self.began,
+            start: self.start,
+            requests: self.all.requests,
+            answered: self.all.answered,
+            failed: self.all.failed,
+            elapsed: self.last.saturating_duration_since(self.opened_at),
             latency: Percentiles::of(&self.latency),
             service: Percentiles::of(&self.service),
             send_delay: Percentiles::of(&self.send_delay),
             late_sends: self.late_sends,
             queued: self.queued,
+            slow_after: load.slow_after,
+            slow: self.all.slow,
+            retriable: self.all.retriable,
+            retried: self.all.retried,
+            idempotent: self.idempotent.clone(),
+            not_idempotent: self.not_idempotent.clone(),
+            methods: self.methods.clone(),
+            kept_connections: self.kept_connections.clone(),
+            new_connections: self.new_connections.clone(),
             connections_opened: self.opened,
             connections_replaced: self.replaced,
             statuses: self.statuses.clone(),
             upstreams: self.upstreams.clone(),
-            failed_by_kind: self.failed_by_kind.clone(),
+            failed_by_kind: self.all.failed_by_kind.clone(),
+            spans: Span::of(self.failure_times.clone()),
             failures: self.failures.clone(),
         }
     }

@@ -180,21 +180,30 @@ fn run_prints_json_and_fails_when_a_request_does() {
     let run = |url: String| {
         Command::new(env!("CARGO_BIN_EXE_portolan-loadtest"))
             .args(["run", "--url", &url, "--rate", "200", "--connections", "4", "--new-connections", "20%"])
-            .args(["--post", "10%", "--count", "20", "--json"])
+            .args(["--mix", "GET:2,PUT,DELETE,POST", "--count", "40", "--slow-after", "100ms", "--json"])
             .output()
             .unwrap()
     };
     let output = run(format!("http://{}/", backend.address));
     assert!(output.status.success());
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(report["answered"], 20);
-    assert_eq!(report["upstreams"]["b"], 20);
+    assert_eq!(report["answered"], 40);
+    assert_eq!(report["upstreams"]["b"], 40);
+    assert_eq!(report["slow"], 40, "each takes 200 ms");
+    let requests = |part: &str| report[part]["requests"].as_u64().unwrap();
+    assert_eq!(requests("idempotent") + requests("not_idempotent"), 40);
+    assert_eq!(requests("kept_connections") + requests("new_connections"), 40);
+    for method in ["GET", "PUT", "DELETE", "POST"] {
+        assert!(report["methods"][method]["answered"].as_u64().unwrap() > 0, "{method}");
+    }
     assert!(report["latency_ms"]["p50"].as_f64().unwrap() >= 200.0);
     backend.child.kill().unwrap();
     backend.child.wait().unwrap();
     let output = run(format!("http://{}/", backend.address));
     assert_eq!(output.status.code(), Some(1));
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(report["failed_by_kind"]["connect"], 20);
-    assert_eq!(report["failures"][0]["kind"], "connect");
+    assert_eq!(report["failed_by_kind"]["connect_refused"], 40);
+    assert_eq!(report["failures"][0]["kind"], "connect_refused");
+    assert_eq!(report["spans"][0]["failed"], 40);
+    assert_eq!(report["methods"]["POST"]["failed"], report["not_idempotent"]["failed"]);
 }

@@ -27,8 +27,13 @@ fn assert_all_failed(report: &Report, kind: FailureKind, reason: &str) {
     for failure in &report.failures {
         assert!(failure.reason.contains(reason), "{failure}");
         assert_eq!(failure.method, "GET");
+        assert_eq!(failure.local_port.is_some(), kind != FailureKind::ConnectRefused, "{failure}");
         assert!(failure.at >= failure.due, "{failure}");
     }
+    assert_eq!(report.idempotent.failed_by_kind[&kind], 10, "{report}");
+    assert_eq!(report.not_idempotent.requests, 0);
+    assert_eq!((report.spans.len(), report.spans[0].failed), (1, 10), "{report}");
+    assert_eq!(report.bad_for(), Duration::from_millis(45), "from the first due time to the last");
     let last = report.failures.iter().map(|failure| failure.due).max().unwrap();
     assert_eq!(last, Duration::from_millis(45), "the tenth is due 9 × 5 ms after the start");
 }
@@ -36,7 +41,7 @@ fn assert_all_failed(report: &Report, kind: FailureKind, reason: &str) {
 #[test]
 fn nobody_listens() {
     let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
-    assert_all_failed(&ten(free), FailureKind::Connect, "refused");
+    assert_all_failed(&ten(free), FailureKind::ConnectRefused, "refused");
 }
 
 #[test]
@@ -62,7 +67,8 @@ fn the_connection_is_closed_within_the_head() {
         wire.request();
         wire.write("HTTP/1.1 200 OK\r\ncontent-le");
     }));
-    assert_all_failed(&report, FailureKind::Reset, "closed before the answer");
+    assert_all_failed(&report, FailureKind::MidBody, "closed before the answer");
+    assert_eq!(report.retriable, 0, "its answer had begun");
 }
 
 #[test]
@@ -87,7 +93,7 @@ fn the_body_stalls() {
         wire.write("HTTP/1.1 200 OK\r\nx-upstream: b\r\ncontent-length: 10\r\n\r\nfive.");
         wire.wait_for_close();
     }));
-    assert_eq!(report.failed_by_kind.get(&FailureKind::Timeout), Some(&10), "{report}");
+    assert_eq!(report.failed_by_kind.get(&FailureKind::Stalled), Some(&10), "{report}");
     assert!(report.failures[0].reason.contains("did not end in time"), "{report}");
     assert_eq!(report.failures[0].upstream.as_deref(), Some("b"));
 }
@@ -133,4 +139,19 @@ fn the_answer_is_not_http() {
         wire.wait_for_close();
     }));
     assert_all_failed(&report, FailureKind::Protocol, "");
+}
+
+#[test]
+fn no_connection_comes_in_time() {
+    // A queue of one that nobody empties: the kernel drops what comes beyond, and the client's tries go unanswered.
+    let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    listener.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+    listener.listen(0).unwrap();
+    let address = listener.local_addr().unwrap().as_socket().unwrap();
+    let waiting: Vec<_> = (0..4)
+        .map_while(|_| std::net::TcpStream::connect_timeout(&address, Duration::from_millis(100)).ok())
+        .collect();
+    assert!(waiting.len() < 4, "the queue is full");
+    let report = ten(address);
+    assert_eq!(report.failed_by_kind.get(&FailureKind::ConnectTimeout), Some(&10), "{report}");
 }

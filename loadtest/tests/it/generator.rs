@@ -212,3 +212,163 @@ fn what_has_no_meaning_is_refused() {
     assert!(Load::to_url("not a url").is_err());
     assert_eq!(Load::to_url("http://127.0.0.1:81/a?b").unwrap().target, "/a?b");
 }
+
+/// Closes each connection on its second request, unanswered: what happens when a server ends while a request is on its
+/// way on a kept connection.
+fn closes_at_the_second_request() -> std::net::SocketAddr {
+    scripted::serve(|mut wire| {
+        wire.request();
+        wire.ok();
+        wire.request();
+    })
+}
+
+#[test]
+fn a_stale_connection_fails_the_request_or_is_tried_anew() {
+    let load = |retry| Load {
+        pace: Pace::Open { rate: 100.0 },
+        connections: 1,
+        count: Some(20),
+        retry,
+        ..Load::to(closes_at_the_second_request(), "/")
+    };
+    let strict = run(load(false));
+    assert_eq!(
+        (strict.answered, strict.failed, strict.retriable, strict.retried),
+        (10, 10, 10, 0),
+        "{strict}"
+    );
+    assert_eq!(strict.kept_connections.retriable, 10);
+    assert!(strict.failures.iter().all(|failure| failure.retriable && !failure.new_connection), "{strict}");
+
+    let lenient = run(load(true));
+    assert_eq!((lenient.answered, lenient.failed, lenient.retriable), (20, 0, 0), "{lenient}");
+    // The first on the first connection; from then on each is the second on its connection, and the first on the next.
+    assert_eq!((lenient.retried, lenient.idempotent.retried), (19, 19), "{lenient}");
+}
+
+#[test]
+fn a_post_is_never_sent_twice() {
+    let load = Load {
+        pace: Pace::Open { rate: 100.0 },
+        connections: 1,
+        count: Some(20),
+        retry: true,
+        ..Load::to(closes_at_the_second_request(), "/").with_posts(1.0, "")
+    };
+    let report = run(load);
+    assert_eq!((report.answered, report.failed), (10, 10), "{report}");
+    assert_eq!((report.retriable, report.retried), (0, 0), "{report}");
+    assert_eq!((report.not_idempotent.failed, report.idempotent.requests), (10, 0), "{report}");
+}
+
+#[test]
+fn a_second_try_that_fails_says_so() {
+    // One answer for all: the second request's second try is answered by nobody.
+    let answers = Arc::new(AtomicU64::new(1));
+    let address = scripted::serve(move |mut wire| {
+        while wire.request() {
+            if answers.load(Ordering::SeqCst) == 0 {
+                return;
+            }
+            answers.store(0, Ordering::SeqCst);
+            wire.ok();
+        }
+    });
+    let report = run(Load {
+        pace: Pace::Open { rate: 50.0 },
+        connections: 1,
+        count: Some(2),
+        retry: true,
+        ..Load::to(address, "/")
+    });
+    assert_eq!((report.answered, report.failed, report.retried), (1, 1, 1), "{report}");
+    let failure = &report.failures[0];
+    assert!(failure.retried && !failure.retriable && failure.new_connection, "{failure}");
+    assert!(failure.to_string().contains("at the second try"), "{failure}");
+}
+
+#[test]
+fn slow_requests_are_counted_whatever_becomes_of_them() {
+    let upstream = Upstream::named("a").start().unwrap();
+    upstream.switches().set_latency(Duration::from_millis(100));
+    let load = |slow_after, timeout| Load {
+        pace: Pace::Open { rate: 100.0 },
+        count: Some(10),
+        slow_after: Duration::from_millis(slow_after),
+        timeout: Duration::from_millis(timeout),
+        connections: 10,
+        ..Load::to(upstream.address(), "/")
+    };
+    let report = run(load(50, 5000));
+    assert_eq!((report.slow, report.failed), (10, 0), "{report}");
+    assert!(report.to_string().contains("waited over 50ms: 10"), "{report}");
+    let report = run(load(20, 50));
+    assert_eq!((report.slow, report.failed), (10, 10), "{report}");
+    assert_eq!(run(load(5000, 5000)).slow, 0);
+}
+
+#[test]
+fn a_proxy_is_asked_for_the_whole_url() {
+    let proxy = Upstream::named("proxy").start().unwrap();
+    let url = format!("http://{}", proxy.address());
+    let load = Load::through_proxy(&url, "http://hello.shop.svc:81/a/b?echo").unwrap();
+    assert_eq!(load.address, proxy.address(), "hello.shop.svc is not looked up");
+    let report = run(Load { count: Some(1), pace: Pace::Closed, connections: 1, ..load.clone() });
+    assert_eq!(report.answered, 1, "{report}");
+    assert!(
+        report.target.starts_with("http://hello.shop.svc:81/a/b?echo through 127.0.0.1:"),
+        "{}",
+        report.target
+    );
+
+    let seen = Arc::new(std::sync::Mutex::new(String::new()));
+    let kept = seen.clone();
+    let address = scripted::serve(move |mut wire| {
+        *kept.lock().unwrap() = wire.request_text();
+        wire.ok();
+    });
+    run(Load { address, count: Some(1), pace: Pace::Closed, connections: 1, ..load });
+    let seen = seen.lock().unwrap();
+    assert!(seen.starts_with("GET http://hello.shop.svc:81/a/b?echo HTTP/1.1\r\n"), "{seen}");
+    assert!(seen.contains("host: hello.shop.svc:81\r\n"), "{seen}");
+
+    let error = Load::through_proxy(&url, "https://a/").unwrap_err().to_string();
+    assert!(error.contains("only http://"), "{error}");
+}
+
+#[test]
+fn phases_are_counted_apart_while_it_runs() {
+    let upstream = Upstream::named("a").start().unwrap();
+    // Holds the generator at its 10th and its 20th answer while the test looks.
+    let (gate, count) = (Arc::new(std::sync::Barrier::new(2)), AtomicU64::new(0));
+    let passing = gate.clone();
+    let observer = Observer::new(move |_| {
+        if [10, 20].contains(&count.fetch_add(1, Ordering::SeqCst)) {
+            passing.wait();
+            passing.wait();
+        }
+    });
+    let load = Load {
+        pace: Pace::Closed,
+        connections: 1,
+        count: Some(30),
+        observer: Some(observer),
+        ..Load::to(upstream.address(), "/")
+    };
+    let running = load.start().unwrap();
+    gate.wait();
+    assert_eq!(running.so_far().requests, 10);
+    let first = running.phase();
+    assert_eq!((first.upstreams["a"], first.failed), (10, 0), "{first}");
+    upstream.kill();
+    gate.wait();
+    gate.wait();
+    let second = running.phase();
+    gate.wait();
+    // The 11th had its answer before the upstream ended.
+    assert_eq!((second.answered, second.failed, second.spans.len()), (1, 9, 1), "{second}");
+    assert_eq!(second.start, first.start, "times have the same zero in every phase");
+    let whole = running.wait().unwrap();
+    assert_eq!((whole.answered, whole.failed), (11, 19), "{whole}");
+}

@@ -23,15 +23,20 @@ pub(crate) struct Wire(TcpStream);
 impl Wire {
     /// Reads one request without a body; false at the end of the connection.
     pub(crate) fn request(&mut self) -> bool {
+        self.request_text().ends_with("\r\n\r\n")
+    }
+
+    /// The head of one request, or what there is of it.
+    pub(crate) fn request_text(&mut self) -> String {
         let mut seen = Vec::new();
         let mut byte = [0];
         while !seen.ends_with(b"\r\n\r\n") {
             match self.0.read(&mut byte) {
                 Ok(1) => seen.push(byte[0]),
-                _ => return false,
+                _ => break,
             }
         }
-        true
+        String::from_utf8(seen).unwrap()
     }
 
     /// Writes this.
