@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::ValueEnum;
 use portolan_testbed::{is_root, sweep};
 
-use crate::surroundings::Surroundings;
+use crate::surroundings::{Extent, Surroundings};
 use crate::tools::{self, cargo};
 
 #[derive(Debug, clap::Args)]
@@ -44,6 +44,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     tools::network_tools()?;
     sweep()?;
-    let surroundings = Surroundings::start(name, false)?;
+    let surroundings = Surroundings::start(name, Extent::ApiServer)?;
     tools::run(surroundings.of(&mut measure)?)
 }

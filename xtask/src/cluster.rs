@@ -1,12 +1,15 @@
 //! `cargo xtask cluster`: the tests' control plane on a developer's desk.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
 use anyhow::{Result, bail};
 use clap::Subcommand;
-use portolan_testbed::{ControlPlane, Netns, Options, Programs, cache_folder, is_root, sweep};
+use portolan_testbed::{ControlPlane, Netns, NodePrograms, Options, Programs, cache_folder, is_root, sweep};
+
+use crate::surroundings::Extent;
+use crate::tools;
 
 /// The network namespace of the developer's control plane.
 const NETNS: &str = "portolan";
@@ -18,9 +21,21 @@ pub(crate) enum Command {
         /// Leave kube-controller-manager out: then nothing makes pods of Deployments or EndpointSlices of pods
         #[arg(long)]
         without_controllers: bool,
+        /// With a node on which pods run, and cluster DNS; needs root on Debian, what is missing is installed
+        #[arg(long, conflicts_with = "without_controllers")]
+        node: bool,
     },
     /// Only build what is missing in the cache
-    Build,
+    Build {
+        /// What a node needs too
+        #[arg(long)]
+        node: bool,
+    },
+    /// Bring an image archive onto the node
+    Load {
+        /// OCI layout or `docker save`, such as `cargo xtask image` writes
+        image: PathBuf,
+    },
     /// Run a command where the control plane's addresses exist, kubectl on its PATH and KUBECONFIG set
     Exec {
         /// The command and its arguments
@@ -35,26 +50,43 @@ pub(crate) enum Command {
 
 pub(crate) fn run(command: Command) -> Result<()> {
     match command {
-        Command::Up { without_controllers } => up(!without_controllers),
-        Command::Build => Programs::build().map(|programs| println!("{programs:#?}")),
+        Command::Up { without_controllers, node } => up(match (node, without_controllers) {
+            (true, _) => Extent::Node,
+            (false, false) => Extent::Controllers,
+            (false, true) => Extent::ApiServer,
+        }),
+        Command::Build { node } => build(node),
+        Command::Load { image } => load(&image),
         Command::Exec { command } => exec(&command),
         Command::Status => status(),
         Command::Down => down(),
     }
 }
 
-fn up(controllers: bool) -> Result<()> {
+fn up(extent: Extent) -> Result<()> {
+    let node = extent == Extent::Node;
     if let Ok(running) = attach() {
+        if node && !running.has_node() {
+            bail!("it runs already, without a node: end it first by `cargo xtask cluster down`");
+        }
         println!("It runs already.");
         describe(&running);
         return Ok(());
     }
+    if node {
+        tools::node_tools()?;
+    }
     down()?;
-    Programs::build()?;
-    let netns = if is_root() { Some(Netns::create(NETNS)?) } else { None };
+    build(node)?;
+    let netns = match (is_root(), node) {
+        (true, true) => Some(Netns::create_for_node(NETNS)?),
+        (true, false) => Some(Netns::create(NETNS)?),
+        (false, _) => None,
+    };
     let control_plane = ControlPlane::start(&Options {
         netns: netns.as_ref().map(|netns| netns.name().to_owned()),
-        controllers,
+        controllers: extent != Extent::ApiServer,
+        node,
         folder: Some(folder()?),
         ends_with_starter: false,
     })?;
@@ -66,6 +98,20 @@ fn up(controllers: bool) -> Result<()> {
     Ok(())
 }
 
+fn build(node: bool) -> Result<()> {
+    Programs::build()?;
+    if node {
+        NodePrograms::build()?;
+    }
+    Ok(())
+}
+
+fn load(image: &Path) -> Result<()> {
+    attach()?.load_image(image)?;
+    println!("{} is on the node.", image.display());
+    Ok(())
+}
+
 fn describe(control_plane: &ControlPlane) {
     println!("API server   {}", control_plane.url());
     println!("kubeconfig   {}", control_plane.kubeconfig().display());
@@ -73,7 +119,14 @@ fn describe(control_plane: &ControlPlane) {
     if let Some(netns) = control_plane.netns() {
         println!("network      namespace {netns}: 10.0.0.0/8 is its own, nothing leaves it");
     }
+    if control_plane.has_node() {
+        println!("node         node1, 10.250.0.1 (NodePorts), cluster DNS 10.96.0.10");
+        println!("pods' logs   {}/node/pods", control_plane.folder().display());
+    }
     println!();
+    if control_plane.has_node() {
+        println!("  cargo xtask cluster load IMAGE.tar");
+    }
     println!("  cargo xtask cluster exec kubectl get services --all-namespaces");
     println!("  cargo xtask cluster exec bash      a shell inside");
     println!("  cargo xtask cluster down");

@@ -1,9 +1,20 @@
-//! A control plane in a network namespace of its own, and programs that cargo runs inside.
+//! A control plane, with or without a node, in a network namespace of its own, and programs that cargo runs inside.
 
 use std::process::Command;
 
 use anyhow::{Context, Result};
 use portolan_testbed::{ControlPlane, Netns, Options, SHARED};
+
+/// How much of a cluster there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// etcd and the API server
+    ApiServer,
+    /// The controllers too
+    Controllers,
+    /// A node too, on which pods run, and cluster DNS. [`crate::tools::node_tools`] comes first.
+    Node,
+}
 
 /// A control plane for one test binary or bench; gone with the value. Needs root.
 pub(crate) struct Surroundings {
@@ -15,11 +26,14 @@ pub(crate) struct Surroundings {
 impl Surroundings {
     /// Starts it; `label` tells it apart from others of this process. Only from the main thread: the programs end with
     /// the thread that starts them.
-    pub(crate) fn start(label: &str, controllers: bool) -> Result<Surroundings> {
-        let netns = Netns::create(&format!("portolan-run-{}-{label}", std::process::id()))?;
+    pub(crate) fn start(label: &str, extent: Extent) -> Result<Surroundings> {
+        let name = format!("portolan-run-{}-{label}", std::process::id());
+        let node = extent == Extent::Node;
+        let netns = if node { Netns::create_for_node(&name)? } else { Netns::create(&name)? };
         let control_plane = ControlPlane::start(&Options {
             netns: Some(netns.name().to_owned()),
-            controllers,
+            controllers: extent != Extent::ApiServer,
+            node,
             folder: None,
             ends_with_starter: true,
         })?;

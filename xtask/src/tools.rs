@@ -1,10 +1,10 @@
 //! What the steps need on the machine, installed when it is missing.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
-use portolan_testbed::{cache_folder, is_root};
+use portolan_testbed::{cache_folder, check_node_requirements, is_root, missing_packages};
 
 const CARGO_DENY: &str = "0.20.2";
 
@@ -73,6 +73,31 @@ pub(crate) fn network_tools() -> Result<()> {
     if !is_root() || !present("apt-get") {
         bail!("missing on the PATH: {}; install {}", programs.join(", "), packages.join(", "));
     }
+    install(&packages)
+}
+
+/// Installs the Debian packages of the programs that a node needs, if one is missing.
+pub(crate) fn node_tools() -> Result<()> {
+    let missing = missing_packages();
+    let can_install = is_root() && cfg!(target_os = "linux") && Path::new("/etc/debian_version").exists();
+    if !missing.is_empty() && can_install {
+        install(&missing)?;
+        if missing.contains(&"containerd") {
+            stop_containerd_service()?;
+        }
+    }
+    check_node_requirements()
+}
+
+/// The package starts one for the machine; a node starts its own.
+fn stop_containerd_service() -> Result<()> {
+    if Path::new("/run/systemd/system").exists() {
+        run(Command::new("systemctl").args(["disable", "--now", "containerd.service"]))?;
+    }
+    Ok(())
+}
+
+fn install(packages: &[&str]) -> Result<()> {
     println!("installing {}", packages.join(", "));
     run(Command::new("apt-get").args(["update", "-q"]))?;
     let mut install = Command::new("apt-get");

@@ -5,7 +5,7 @@ use portolan_testbed::{Programs, is_root};
 
 use super::Step;
 use super::counts::{self, Counts};
-use crate::surroundings::Surroundings;
+use crate::surroundings::{Extent, Surroundings};
 use crate::tools::{self, cargo};
 
 /// A test target whose ignored tests need a control plane.
@@ -13,14 +13,14 @@ struct Suite {
     step: Step,
     /// The name of the `[[test]]` target, unique in the workspace.
     target: &'static str,
-    controllers: bool,
+    extent: Extent,
 }
 
 const SUITES: [Suite; 4] = [
-    Suite { step: Step::Apiserver, target: "control_plane", controllers: false },
-    Suite { step: Step::Apiserver, target: "apiserver", controllers: false },
-    Suite { step: Step::Binary, target: "rollouts", controllers: false },
-    Suite { step: Step::Deploy, target: "deploy", controllers: true },
+    Suite { step: Step::Apiserver, target: "control_plane", extent: Extent::ApiServer },
+    Suite { step: Step::Apiserver, target: "apiserver", extent: Extent::ApiServer },
+    Suite { step: Step::Binary, target: "rollouts", extent: Extent::ApiServer },
+    Suite { step: Step::Deploy, target: "deploy", extent: Extent::Controllers },
 ];
 
 pub(super) fn run(step: Step, rest: &[String]) -> Result<Counts> {
@@ -52,7 +52,7 @@ fn left_out(targets: &str) -> Result<Counts> {
 
 impl Suite {
     fn run(&self, rest: &[String]) -> Result<Counts> {
-        let surroundings = Surroundings::start(self.target, self.controllers)?;
+        let surroundings = Surroundings::start(self.target, self.extent)?;
         let mut test = cargo();
         test.args(["test", "--workspace", "--test", self.target, "--no-fail-fast", "--"]);
         test.arg("--ignored").args(rest);

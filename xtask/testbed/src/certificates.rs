@@ -11,10 +11,10 @@ use rcgen::{
     KeyUsagePurpose,
 };
 
-/// Writes `ca.crt`, `api.{crt,key}`, `admin.{crt,key}` and `sa.{key,pub}` into `folder`.
+/// Writes `ca.crt`, `api.{crt,key}`, `kubelet.{crt,key}`, `admin.{crt,key}` and `sa.{key,pub}` into `folder`.
 ///
-/// `addresses` are those at which clients call the API server.
-pub(crate) fn write(folder: &Path, addresses: &[IpAddr]) -> Result<()> {
+/// `addresses` are those at which clients call the API server, `node` is the one at which it calls the kubelet.
+pub(crate) fn write(folder: &Path, addresses: &[IpAddr], node: IpAddr) -> Result<()> {
     fs::create_dir_all(folder)?;
     let ca = authority()?;
     fs::write(folder.join("ca.crt"), ca.certificate)?;
@@ -24,6 +24,10 @@ pub(crate) fn write(folder: &Path, addresses: &[IpAddr]) -> Result<()> {
     let mut api = CertificateParams::new(names)?;
     api.distinguished_name.push(DnType::CommonName, "kube-apiserver");
     sign(folder, "api", api, ExtendedKeyUsagePurpose::ServerAuth, &ca.issuer)?;
+
+    let mut kubelet = CertificateParams::new([node.to_string()])?;
+    kubelet.distinguished_name.push(DnType::CommonName, "kubelet");
+    sign(folder, "kubelet", kubelet, ExtendedKeyUsagePurpose::ServerAuth, &ca.issuer)?;
 
     let mut admin = CertificateParams::default();
     admin.distinguished_name.push(DnType::OrganizationName, "system:masters");

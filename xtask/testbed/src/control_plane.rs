@@ -1,4 +1,4 @@
-//! etcd, the API server and, on request, the controllers: started, described, killed.
+//! etcd, the API server and, on request, the controllers and a node: started, described, killed.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::daemon::{self, Daemon};
 use crate::netns::{Netns, succeed};
-use crate::programs::Programs;
+use crate::node::{self, Node};
+use crate::programs::{NodePrograms, Programs};
 use crate::{cache, certificates};
 
 /// The environment variable that names the description of the control plane a test binary shares.
@@ -33,6 +34,10 @@ pub struct Options {
     pub netns: Option<String>,
     /// Whether kube-controller-manager runs too (about 3 s more and 100 MiB).
     pub controllers: bool,
+    /// Whether there is a node on which pods run, and cluster DNS; the controllers run then too. Needs root, what
+    /// [`check_node_requirements`](crate::check_node_requirements) names, and a `netns` made by
+    /// [`Netns::create_for_node`].
+    pub node: bool,
     /// Where certificates, data and logs stand; it is kept. Default: a folder that goes when the value is dropped.
     pub folder: Option<PathBuf>,
     /// Let the kernel kill the programs when the *thread* that starts them ends. For a main thread: an interrupted
@@ -57,6 +62,7 @@ struct Description {
     etcd: Daemon,
     api_server: Daemon,
     controllers: Option<Daemon>,
+    node: Option<Node>,
 }
 
 impl ControlPlane {
@@ -67,6 +73,7 @@ impl ControlPlane {
     /// message.
     pub fn start(options: &Options) -> Result<ControlPlane> {
         let programs = Programs::build()?;
+        let node_programs = if options.node { Some(NodePrograms::build()?) } else { None };
         let keep_folder = options.folder.is_some();
         let folder = match &options.folder {
             Some(folder) => folder.clone(),
@@ -74,7 +81,7 @@ impl ControlPlane {
         };
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let ports = Ports::choose(options.netns.is_some())?;
-        let description = describe(programs, folder, ports, options, keep_folder);
+        let description = describe(programs, node_programs, folder, ports, options, keep_folder)?;
         // From here on a failure drops the value, and that ends what was started.
         let control_plane = ControlPlane { description, owned: true };
         control_plane.bring_up()?;
@@ -116,9 +123,7 @@ impl ControlPlane {
 
     /// Ends its processes and removes its folder. A second call finds nothing to do.
     pub fn stop(&self) {
-        for daemon in self.description.daemons().rev() {
-            daemon.stop();
-        }
+        self.end_processes();
         let folder = &self.description.folder;
         if let Err(error) = fs::remove_dir_all(folder)
             && folder.exists()
@@ -237,6 +242,33 @@ impl ControlPlane {
         self.wait_until_ready()
     }
 
+    /// Kills etcd and starts it from its data; returns when the API server is ready again.
+    ///
+    /// # Errors
+    /// When the API server is not ready within three minutes.
+    pub fn restart_etcd(&self) -> Result<()> {
+        self.description.etcd.stop();
+        self.description.etcd.start()?;
+        self.wait_until_ready()
+    }
+
+    /// The node.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(crate) fn node(&self) -> Result<&Node> {
+        self.description.node.as_ref().context("this control plane has no node: it was started without")
+    }
+
+    fn end_processes(&self) {
+        self.description.daemons().rev().for_each(Daemon::stop);
+        if let Some(node) = &self.description.node
+            && let Err(error) = node.remove_traces()
+        {
+            crate::programs::say(&format!("a part of the node stays behind: {error:#}"));
+        }
+    }
+
     fn bring_up(&self) -> Result<()> {
         let description = &self.description;
         let addresses = [
@@ -245,7 +277,7 @@ impl ControlPlane {
             // The Service `kubernetes`, the first of the range.
             IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1)),
         ];
-        certificates::write(&description.folder.join("pki"), &addresses)
+        certificates::write(&description.folder.join("pki"), &addresses, Netns::ADDRESS.into())
             .context("cannot make certificates")?;
         let user = serde_json::json!({
             "client-certificate": description.pki("admin.crt"),
@@ -254,17 +286,29 @@ impl ControlPlane {
         fs::write(self.kubeconfig(), description.kubeconfig("default", &user))?;
         let text = serde_json::to_string_pretty(description)?;
         fs::write(description.folder.join(DESCRIPTION), text)?;
+        if let Some(node) = &description.node {
+            node.start_runtime(&description.folder.join("pki"))?;
+        }
         description.etcd.start()?;
         description.api_server.start()?;
+        if let Some(node) = &description.node {
+            node.load_own_images()?;
+        }
         self.wait_until_ready()?;
         if let Some(controllers) = &description.controllers {
             controllers.start()?;
+        }
+        if let Some(node) = &description.node {
+            node.start_pods()?;
+            self.apply(Node::dns_objects())?;
+        }
+        if description.controllers.is_some() {
             // Its first visible work: without it no pod is admitted.
             self.wait_for("the controllers", || {
                 self.kubectl(&["get", "serviceaccount", "default", "--namespace", "default"])
             })?;
         }
-        Ok(())
+        if description.node.is_some() { self.wait_for_node() } else { Ok(()) }
     }
 
     fn wait_until_ready(&self) -> Result<()> {
@@ -273,7 +317,7 @@ impl ControlPlane {
     }
 
     /// Asks until the answer is good: the API server tells nobody when it becomes ready.
-    fn wait_for(&self, what: &str, mut ask: impl FnMut() -> Result<String>) -> Result<()> {
+    pub(crate) fn wait_for(&self, what: &str, mut ask: impl FnMut() -> Result<String>) -> Result<()> {
         let begin = SystemTime::now();
         loop {
             let Err(error) = ask() else { return Ok(()) };
@@ -294,7 +338,7 @@ impl Drop for ControlPlane {
         }
         if self.description.keep_folder {
             // Its logs explain a failed start.
-            self.description.daemons().rev().for_each(Daemon::stop);
+            self.end_processes();
         } else {
             self.stop();
         }
@@ -325,13 +369,18 @@ pub fn assert_not_left_out_on_ci() {
 pub fn sweep() -> Result<()> {
     for entry in fs::read_dir(runs()?)? {
         let entry = entry?;
-        if is_orphan(&entry.file_name().to_string_lossy()) {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if is_orphan(&name) {
             match ControlPlane::attach(&entry.path()) {
                 Ok(control_plane) => control_plane.stop(),
-                Err(_) => fs::remove_dir_all(entry.path())?,
+                Err(_) => {
+                    node::remove_traces(&name, &entry.path())?;
+                    fs::remove_dir_all(entry.path())?;
+                }
             }
         }
     }
+    node::remove_cgroups(is_orphan)?;
     let Ok(namespaces) = fs::read_dir("/run/netns") else { return Ok(()) };
     for entry in namespaces {
         let name = entry?.file_name().to_string_lossy().into_owned();
@@ -378,17 +427,19 @@ impl Ports {
 
 fn describe(
     programs: Programs,
+    node_programs: Option<NodePrograms>,
     folder: PathBuf,
     ports: Ports,
     options: &Options,
     keep_folder: bool,
-) -> Description {
+) -> Result<Description> {
     let daemon = |name: &str, program: &Path, arguments: Vec<String>| Daemon {
         name: name.to_owned(),
         program: program.to_owned(),
         arguments,
         folder: folder.clone(),
         netns: options.netns.clone(),
+        mounts: None,
         ends_with_starter: options.ends_with_starter,
     };
     let address = match options.netns {
@@ -398,14 +449,30 @@ fn describe(
     let api = SocketAddr::from((address, ports.api));
     let etcd_url = format!("http://127.0.0.1:{}", ports.etcd);
     let etcd = daemon("etcd", &programs.etcd, etcd_arguments(&folder, &etcd_url));
-    let api_server =
-        daemon("kube-apiserver", &programs.kube_apiserver, api_server_arguments(&folder, api, &etcd_url));
-    let controllers = options.controllers.then(|| {
+    let node = match (node_programs, &options.netns) {
+        (None, _) => None,
+        (Some(programs), Some(netns)) => Some(Node::describe(netns, programs, &folder, daemon)),
+        (Some(_), None) => bail!("a node needs a network namespace of its own"),
+    };
+    let mut arguments = api_server_arguments(&folder, api, &etcd_url);
+    arguments.extend(service_arguments(&folder, node.is_some()));
+    let api_server = daemon("kube-apiserver", &programs.kube_apiserver, arguments);
+    let controllers = (options.controllers || options.node).then(|| {
         let program = &programs.kube_controller_manager;
         daemon("kube-controller-manager", program, controller_arguments(&folder))
     });
     let netns = options.netns.clone();
-    Description { programs, keep_folder, netns, api, etcd, api_server, controllers, folder: folder.clone() }
+    Ok(Description {
+        programs,
+        keep_folder,
+        netns,
+        api,
+        etcd,
+        api_server,
+        controllers,
+        node,
+        folder: folder.clone(),
+    })
 }
 
 fn etcd_arguments(folder: &Path, url: &str) -> Vec<String> {
@@ -431,7 +498,6 @@ fn api_server_arguments(folder: &Path, api: SocketAddr, etcd: &str) -> Vec<Strin
         format!("--service-account-key-file={}", pki("sa.pub")),
         format!("--service-account-signing-key-file={}", pki("sa.key")),
         "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
-        "--service-cluster-ip-range=10.96.0.0/16,fd00:10:96::/112".to_owned(),
         "--authorization-mode=Node,RBAC".to_owned(),
         "--allow-privileged=true".to_owned(),
     ];
@@ -443,6 +509,22 @@ fn api_server_arguments(folder: &Path, api: SocketAddr, etcd: &str) -> Vec<Strin
         arguments.push("--bind-address=0.0.0.0".to_owned());
     }
     arguments
+}
+
+/// Without a node nothing carries traffic to Services, so both families are free; with one there are pods to talk to.
+fn service_arguments(folder: &Path, node: bool) -> Vec<String> {
+    if !node {
+        return vec!["--service-cluster-ip-range=10.96.0.0/16,fd00:10:96::/112".to_owned()];
+    }
+    let pki = |file: &str| folder.join("pki").join(file).display().to_string();
+    vec![
+        "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
+        // For `kubectl logs`, `exec` and `port-forward`.
+        format!("--kubelet-client-certificate={}", pki("admin.crt")),
+        format!("--kubelet-client-key={}", pki("admin.key")),
+        format!("--kubelet-certificate-authority={}", pki("ca.crt")),
+        "--kubelet-preferred-address-types=InternalIP".to_owned(),
+    ]
 }
 
 fn controller_arguments(folder: &Path) -> Vec<String> {
@@ -460,7 +542,9 @@ fn controller_arguments(folder: &Path) -> Vec<String> {
 
 impl Description {
     fn daemons(&self) -> impl DoubleEndedIterator<Item = &Daemon> {
-        [Some(&self.etcd), Some(&self.api_server), self.controllers.as_ref()].into_iter().flatten()
+        let control_plane = [Some(&self.etcd), Some(&self.api_server), self.controllers.as_ref()];
+        let node = self.node.iter().flat_map(Node::daemons);
+        control_plane.into_iter().flatten().chain(node)
     }
 
     fn pki(&self, file: &str) -> PathBuf {

@@ -1,5 +1,6 @@
 //! One background program of the control plane: started with a log file, found again by a pid file, ended by id.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -9,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process, pidfd_open, waitpid};
 use serde::{Deserialize, Serialize};
 
-use crate::netns::Netns;
+use crate::netns;
 
 /// How a program is started, so that any process that reads this can end and restart it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -20,6 +21,8 @@ pub(crate) struct Daemon {
     /// Where its log and its pid file stand.
     pub(crate) folder: PathBuf,
     pub(crate) netns: Option<String>,
+    /// The file that holds the mount namespace it runs in, when that is not the machine's own.
+    pub(crate) mounts: Option<PathBuf>,
     /// End it together with the thread that started it. Only for starters that live as long as they need it.
     pub(crate) ends_with_starter: bool,
 }
@@ -77,22 +80,27 @@ impl Daemon {
     }
 
     fn command(&self) -> Command {
-        let bound = ["--pdeathsig", "KILL", "--"];
-        match (&self.netns, self.ends_with_starter) {
-            (Some(netns), true) => {
-                let mut command = Netns::command_in(netns, "setpriv");
-                command.args(bound).arg(&self.program);
-                command
-            }
-            (Some(netns), false) => Netns::command_in(netns, &self.program),
-            (None, true) => {
-                let mut command = Command::new("setpriv");
-                command.args(bound).arg(&self.program);
-                command
-            }
-            (None, false) => Command::new(&self.program),
+        let mut words: Vec<OsString> = Vec::new();
+        if self.netns.is_some() || self.mounts.is_some() {
+            words.push("nsenter".into());
+            words.extend(self.netns.as_deref().map(netns::entrance));
+            words.extend(self.mounts.as_deref().map(|file| flag("--mount=", file)));
+            words.push("--".into());
         }
+        if self.ends_with_starter {
+            words.extend(["setpriv", "--pdeathsig", "KILL", "--"].map(OsString::from));
+        }
+        words.push(self.program.clone().into());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
+        command
     }
+}
+
+fn flag(name: &str, path: &Path) -> OsString {
+    let mut flag = OsString::from(name);
+    flag.push(path);
+    flag
 }
 
 /// The last lines of a log file, for an error message.
@@ -131,6 +139,7 @@ mod tests {
             arguments: vec!["600".into()],
             folder: folder.to_owned(),
             netns: None,
+            mounts: None,
             ends_with_starter: false,
         }
     }

@@ -20,6 +20,7 @@ mod daemon;
 mod dockerfile;
 mod image;
 mod netns;
+mod node;
 mod programs;
 
 pub use cache::cache_folder;
@@ -27,4 +28,5 @@ pub use control_plane::{ControlPlane, Options, SHARED, assert_not_left_out_on_ci
 pub use dockerfile::image_build_variables;
 pub use image::Image;
 pub use netns::{Netns, is_root};
-pub use programs::Programs;
+pub use node::{check_node_requirements, missing_packages};
+pub use programs::{NodePrograms, Programs};

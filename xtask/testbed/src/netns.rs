@@ -1,5 +1,6 @@
 //! Network namespaces: addresses and ports of a test's own, with no way out.
 
+use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -27,12 +28,19 @@ impl Netns {
     /// # Errors
     /// When not root, `ip` or `nsenter` is missing, or the namespace exists already.
     pub fn create(name: &str) -> Result<Netns> {
-        if !is_root() {
-            bail!("a network namespace needs root: run as root, or do without one");
-        }
-        ip(&["netns", "add", name]).context("cannot add a network namespace")?;
-        let netns = Netns { name: name.to_owned(), keep: false };
+        let netns = Netns::add(name)?;
         netns.set_up().with_context(|| format!("cannot set up the network namespace {name}"))?;
+        Ok(netns)
+    }
+
+    /// Makes the namespace `name` for a control plane with a node. Its addresses are fewer: 10.250.0.1 is the node's,
+    /// and the rest of 10/8 belongs to pods and Services.
+    ///
+    /// # Errors
+    /// As [`Netns::create`], and when the kernel cannot filter what crosses a bridge (the module `br_netfilter`).
+    pub fn create_for_node(name: &str) -> Result<Netns> {
+        let netns = Netns::add(name)?;
+        netns.set_up_for_node().with_context(|| format!("cannot set up the network namespace {name}"))?;
         Ok(netns)
     }
 
@@ -75,13 +83,21 @@ impl Netns {
     /// its id is the program's id.
     pub fn command_in(name: &str, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new("nsenter");
-        command.arg(format!("--net={}", path_of(name).display())).arg("--").arg(program.as_ref());
+        command.arg(entrance(name)).arg("--").arg(program.as_ref());
         command
     }
 
     /// Leaves the namespace in place when this value is dropped.
     pub fn keep(mut self) {
         self.keep = true;
+    }
+
+    fn add(name: &str) -> Result<Netns> {
+        if !is_root() {
+            bail!("a network namespace needs root: run as root, or do without one");
+        }
+        ip(&["netns", "add", name]).context("cannot add a network namespace")?;
+        Ok(Netns { name: name.to_owned(), keep: false })
     }
 
     fn set_up(&self) -> Result<()> {
@@ -96,6 +112,25 @@ impl Netns {
             self.sysctl("net/ipv6/ip_nonlocal_bind", "1")?;
         }
         self.sysctl("net/ipv4/ip_unprivileged_port_start", "0")
+    }
+
+    fn set_up_for_node(&self) -> Result<()> {
+        let name = self.name.as_str();
+        let [a, b, c, d] = Netns::ADDRESS;
+        ip(&["-n", name, "link", "set", "lo", "up"])?;
+        ip(&["-n", name, "addr", "add", &format!("{a}.{b}.{c}.{d}/32"), "dev", "lo"])?;
+        // A Service's address must have a route before kube-proxy's rules can turn it into a pod's.
+        ip(&["-n", name, "route", "add", "10.96.0.0/16", "dev", "lo"])?;
+        self.sysctl("net/ipv4/ip_forward", "1")?;
+        self.sysctl("net/ipv4/ip_unprivileged_port_start", "0")?;
+        // Answers between two pods on the bridge pass kube-proxy's rules too: without that, a pod that called a Service
+        // would be answered by an address it never called.
+        let bridged = "net/bridge/bridge-nf-call-iptables";
+        if !Path::new("/proc/sys").join(bridged).exists() {
+            succeed(Command::new("modprobe").arg("br_netfilter"))
+                .context("kube-proxy needs the kernel module br_netfilter")?;
+        }
+        self.sysctl(bridged, "1")
     }
 
     fn sysctl(&self, key: &str, value: &str) -> Result<()> {
@@ -118,6 +153,13 @@ impl Drop for Netns {
 /// Whether this process may make network namespaces.
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
+}
+
+/// The argument by which nsenter enters the namespace `name`.
+pub(crate) fn entrance(name: &str) -> OsString {
+    let mut argument = OsString::from("--net=");
+    argument.push(path_of(name));
+    argument
 }
 
 fn path_of(name: &str) -> PathBuf {

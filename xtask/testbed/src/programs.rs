@@ -1,4 +1,5 @@
-//! The control plane's programs, built from Go modules pinned in `xtask/etcd` and `xtask/kubernetes`.
+//! The programs of the control plane and of the node, built from Go modules pinned in `xtask/etcd`, `xtask/kubernetes`
+//! and `xtask/coredns`.
 //!
 //! The versions stand only in those `go.mod` files. A program is built into a folder beside its final place and
 //! renamed, so an interrupted build leaves nothing that looks finished, and a lock keeps two builds apart.
@@ -23,13 +24,24 @@ pub struct Programs {
     pub kubectl: PathBuf,
 }
 
+/// Where each program of the node is that Debian does not have.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the names are the programs' own")]
+pub struct NodePrograms {
+    pub kubelet: PathBuf,
+    pub kube_proxy: PathBuf,
+    pub kube_scheduler: PathBuf,
+    pub coredns: PathBuf,
+    pub pause: PathBuf,
+}
+
 impl Programs {
     /// The programs from the cache; those that are missing are built first (minutes, once per version).
     ///
     /// # Errors
     /// When Go is missing, a module cannot be downloaded, a program does not build or the cache cannot be written.
     pub fn build() -> Result<Programs> {
-        let cache = cache::cache_folder()?.join("control-plane");
+        let cache = cache()?;
         let etcd = ETCD.build(&cache)?;
         let kubernetes = KUBERNETES.build(&cache)?;
         Ok(Programs {
@@ -41,36 +53,68 @@ impl Programs {
     }
 }
 
+impl NodePrograms {
+    /// The programs from the cache; those that are missing are built first (minutes, once per version).
+    ///
+    /// # Errors
+    /// As [`Programs::build`].
+    pub fn build() -> Result<NodePrograms> {
+        let cache = cache()?;
+        let kubernetes = KUBERNETES_NODE.build(&cache)?;
+        Ok(NodePrograms {
+            kubelet: kubernetes.join("kubelet"),
+            kube_proxy: kubernetes.join("kube-proxy"),
+            kube_scheduler: kubernetes.join("kube-scheduler"),
+            coredns: COREDNS.build(&cache)?.join("coredns"),
+            pause: PAUSE.build(&cache)?.join("pause"),
+        })
+    }
+}
+
+fn cache() -> Result<PathBuf> {
+    Ok(cache::cache_folder()?.join("control-plane"))
+}
+
 /// One pinned Go module and the programs built from it.
 struct Module {
     name: &'static str,
-    /// The module whose required version is the version of all its programs.
-    path: &'static str,
-    go_mod: &'static str,
-    go_sum: &'static str,
-    tools: &'static str,
+    version: Version,
+    /// Name and content of each of its files.
+    files: &'static [(&'static str, &'static str)],
     /// Program name and package.
     programs: &'static [(&'static str, &'static str)],
     /// Package of the version variables that the linker fills in.
     version_package: Option<&'static str>,
 }
 
+/// Where the version of a module's programs stands.
+enum Version {
+    /// The version of this module that go.mod, the first of the files, requires.
+    Required(&'static str),
+    /// Here: the program is our own. To be raised with every change of it.
+    Own(&'static str),
+}
+
 const ETCD: Module = Module {
     name: "etcd",
-    path: "go.etcd.io/etcd/server/v3",
-    go_mod: include_str!("../../etcd/go.mod"),
-    go_sum: include_str!("../../etcd/go.sum"),
-    tools: include_str!("../../etcd/tools.go"),
+    version: Version::Required("go.etcd.io/etcd/server/v3"),
+    files: &[
+        ("go.mod", include_str!("../../etcd/go.mod")),
+        ("go.sum", include_str!("../../etcd/go.sum")),
+        ("tools.go", include_str!("../../etcd/tools.go")),
+    ],
     programs: &[("etcd", "go.etcd.io/etcd/server/v3")],
     version_package: None,
 };
 
 const KUBERNETES: Module = Module {
     name: "kubernetes",
-    path: "k8s.io/kubernetes",
-    go_mod: include_str!("../../kubernetes/go.mod"),
-    go_sum: include_str!("../../kubernetes/go.sum"),
-    tools: include_str!("../../kubernetes/tools.go"),
+    version: Version::Required("k8s.io/kubernetes"),
+    files: &[
+        ("go.mod", include_str!("../../kubernetes/go.mod")),
+        ("go.sum", include_str!("../../kubernetes/go.sum")),
+        ("tools.go", include_str!("../../kubernetes/tools.go")),
+    ],
     programs: &[
         ("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
         ("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager"),
@@ -78,6 +122,38 @@ const KUBERNETES: Module = Module {
     ],
     // Clients and feature gates read the stamp; unset it says v0.0.0.
     version_package: Some("k8s.io/component-base/version"),
+};
+
+const KUBERNETES_NODE: Module = Module {
+    programs: &[
+        ("kubelet", "k8s.io/kubernetes/cmd/kubelet"),
+        ("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy"),
+        ("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler"),
+    ],
+    ..KUBERNETES
+};
+
+const COREDNS: Module = Module {
+    name: "coredns",
+    version: Version::Required("github.com/coredns/coredns"),
+    files: &[
+        ("go.mod", include_str!("../../coredns/go.mod")),
+        ("go.sum", include_str!("../../coredns/go.sum")),
+        ("main.go", include_str!("../../coredns/main.go")),
+    ],
+    programs: &[("coredns", ".")],
+    version_package: None,
+};
+
+const PAUSE: Module = Module {
+    name: "pause",
+    version: Version::Own("1.0.0"),
+    files: &[
+        ("go.mod", include_str!("../../pause/go.mod")),
+        ("main.go", include_str!("../../pause/main.go")),
+    ],
+    programs: &[("pause", ".")],
+    version_package: None,
 };
 
 impl Module {
@@ -97,20 +173,30 @@ impl Module {
     }
 
     fn is_built(&self, folder: &Path) -> bool {
-        self.programs.iter().all(|(program, _)| folder.join(program).is_file())
+        self.missing(folder).next().is_none()
+    }
+
+    fn missing(&self, folder: &Path) -> impl Iterator<Item = &'static (&'static str, &'static str)> {
+        self.programs.iter().filter(move |(program, _)| !folder.join(program).is_file())
     }
 
     fn version(&self) -> Result<&'static str> {
-        self.go_mod
+        let path = match self.version {
+            Version::Required(path) => path,
+            Version::Own(version) => return Ok(version),
+        };
+        let (_, go_mod) = self.files.first().context("a module has a go.mod")?;
+        go_mod
             .lines()
-            .filter_map(|line| line.trim().trim_start_matches("require ").strip_prefix(self.path))
+            .filter_map(|line| line.trim().trim_start_matches("require ").strip_prefix(path))
             .find_map(|rest| rest.strip_prefix(" v"))
-            .with_context(|| format!("xtask/{}/go.mod requires no version of {}", self.name, self.path))
+            .with_context(|| format!("xtask/{}/go.mod requires no version of {path}", self.name))
     }
 
     fn compile(&self, version: &str, folder: &Path) -> Result<()> {
         require_go()?;
-        let names: Vec<_> = self.programs.iter().map(|(program, _)| *program).collect();
+        let missing: Vec<_> = self.missing(folder).collect();
+        let names: Vec<_> = missing.iter().map(|(program, _)| *program).collect();
         say(&format!("building {} {version} into {}, once", names.join(", "), folder.display()));
         // A fixed name under the lock: what an interrupted build left there goes now.
         let work = folder.join("building");
@@ -118,11 +204,11 @@ impl Module {
             fs::remove_dir_all(&work)?;
         }
         fs::create_dir_all(&work)?;
-        for (file, content) in [("go.mod", self.go_mod), ("go.sum", self.go_sum), ("tools.go", self.tools)] {
+        for (file, content) in self.files {
             fs::write(work.join(file), content)?;
         }
         let bin = work.join("bin");
-        for (program, package) in self.programs {
+        for (program, package) in missing {
             let status = go()
                 .current_dir(&work)
                 .args(["build", "-trimpath", "-ldflags", &self.linker_flags(version), "-o"])
@@ -180,15 +266,14 @@ mod tests {
 
     #[test]
     fn versions_stand_in_the_module_files() {
-        for module in [ETCD, KUBERNETES] {
+        for module in [ETCD, KUBERNETES, KUBERNETES_NODE, COREDNS, PAUSE] {
             let version = module.version().unwrap();
             assert_eq!(version.split('.').count(), 3, "{version}");
             assert!(version.split('.').all(|part| part.parse::<u32>().is_ok()), "{version}");
             for (program, package) in module.programs {
-                assert!(
-                    module.tools.contains(&format!("\"{package}\"")),
-                    "{program} is not pinned in tools.go"
-                );
+                let tools = module.files.iter().find(|(name, _)| *name == "tools.go");
+                let pinned = tools.is_none_or(|(_, content)| content.contains(&format!("\"{package}\"")));
+                assert!(pinned, "{program} is not pinned in tools.go");
             }
         }
     }
