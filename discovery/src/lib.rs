@@ -15,6 +15,7 @@ pub mod file;
 pub mod kube;
 mod merge;
 pub mod objects;
+pub mod snapshot_file;
 mod source;
 mod store;
 pub mod translate;

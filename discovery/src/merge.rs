@@ -125,6 +125,20 @@ impl Merge {
         })
     }
 
+    /// Takes these routes and clusters, with the listeners of now, for the picture that was published: the next one is
+    /// measured against it.
+    pub(crate) fn restore(
+        &mut self,
+        routes: OrdMap<RouteId, Arc<Route>>,
+        clusters: OrdMap<ClusterId, Arc<Cluster>>,
+    ) -> Picture {
+        self.touched.listeners.clear();
+        self.touched.routes.extend(routes.keys().cloned());
+        self.touched.clusters.extend(clusters.keys().cloned());
+        self.published = Picture { listeners: self.current.listeners.clone(), routes, clusters };
+        self.published.clone()
+    }
+
     /// Whether there may be other findings than when this was asked before.
     pub(crate) fn take_findings_changed(&mut self) -> bool {
         std::mem::take(&mut self.findings_changed)

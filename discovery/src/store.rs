@@ -12,6 +12,7 @@
 //! snapshots share structure, and unchanged parts keep their `Arc`.
 
 mod metrics;
+mod stand_in;
 #[cfg(test)]
 mod tests;
 
@@ -23,7 +24,9 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
 use self::metrics::Metrics;
+use self::stand_in::StandIn;
 use crate::merge::{Merge, Picture};
+use crate::snapshot_file::{LastPicture, Taken};
 use crate::source::{Change, Message, Said, Sink, SourceState};
 
 /// At most one snapshot in this time, but for the first after quiet.
@@ -48,6 +51,8 @@ pub struct Store {
     snapshots: watch::Sender<Arc<Snapshot>>,
     findings: watch::Sender<Arc<Vec<Finding>>>,
     statuses: watch::Sender<Arc<Vec<SourceStatus>>>,
+    restored: watch::Sender<Option<Arc<Taken>>>,
+    stand_in: Option<StandIn>,
     metrics: Metrics,
 }
 
@@ -60,6 +65,8 @@ pub struct Discovered {
     pub findings: watch::Receiver<Arc<Vec<Finding>>>,
     /// How each source does, in the order of [`Store::sink`].
     pub sources: watch::Receiver<Arc<Vec<SourceStatus>>>,
+    /// Where the picture comes from while it is [restored](Store::restore); none while it is the sources' own.
+    pub restored: watch::Receiver<Option<Arc<Taken>>>,
 }
 
 /// How a source does.
@@ -78,19 +85,36 @@ pub struct SourceStatus {
 }
 
 impl Discovered {
-    /// Whether every required source's first full picture is published. Once true, always true.
+    /// Whether a whole picture is published: every required source's own, or a restored one. Once true, always true.
     pub fn is_ready(&self) -> bool {
-        self.sources.borrow().iter().all(|source| source.synced || !source.required)
+        // In this order: when the sources take over, they count as synced before the picture counts as their own.
+        self.restored.borrow().is_some() || self.is_own()
+    }
+
+    /// Whether every required source's first full picture is published, and so no restored one any more. Once true,
+    /// always true.
+    pub fn is_own(&self) -> bool {
+        all_synced(&self.sources.borrow())
+    }
+
+    /// Whether every required source is in touch with its origin.
+    pub fn is_in_touch(&self) -> bool {
+        self.sources.borrow().iter().all(|it| it.fresh || !it.required)
     }
 
     /// Waits until [`is_ready`](Self::is_ready). Cancel safe. Never returns if the store ends before.
     pub async fn ready(&mut self) {
-        let all_synced =
-            |sources: &Arc<Vec<SourceStatus>>| sources.iter().all(|it| it.synced || !it.required);
-        if self.sources.wait_for(all_synced).await.is_err() {
-            std::future::pending::<()>().await;
+        let Self { sources, restored, .. } = self;
+        tokio::select! {
+            Ok(_) = sources.wait_for(|sources| all_synced(sources)) => {}
+            Ok(_) = restored.wait_for(Option::is_some) => {}
+            else => std::future::pending().await,
         }
     }
+}
+
+fn all_synced(sources: &[SourceStatus]) -> bool {
+    sources.iter().all(|it| it.synced || !it.required)
 }
 
 impl Default for Store {
@@ -112,6 +136,8 @@ impl Store {
             snapshots: watch::Sender::default(),
             findings: watch::Sender::default(),
             statuses: watch::Sender::default(),
+            restored: watch::Sender::default(),
+            stand_in: None,
             metrics: Metrics::new(),
         }
     }
@@ -133,12 +159,20 @@ impl Store {
         Sink::new(self.sources.len() - 1, self.sender.clone(), state)
     }
 
+    /// A picture of before for the time in which `source` has not told its own: `grace` after the store began to run
+    /// it is published, with the listeners of now, unless the sources were faster. When every required source has
+    /// told, their picture replaces it whole; parts that are equal keep their `Arc`.
+    pub fn restore(&mut self, source: &'static str, picture: LastPicture, grace: Duration) {
+        self.stand_in = Some(StandIn::new(source, picture, grace));
+    }
+
     /// What will be published.
     pub fn subscribe(&self) -> Discovered {
         Discovered {
             snapshots: self.snapshots.subscribe(),
             findings: self.findings.subscribe(),
             sources: self.statuses.subscribe(),
+            restored: self.restored.subscribe(),
         }
     }
 
@@ -146,10 +180,10 @@ impl Store {
     /// snapshot in place.
     pub async fn run(self) {
         // The store's own sender lives as long as the loop, so that receiving never ends.
-        let Self { sender: _sender, mut messages, wake, sources, snapshots, findings, statuses, metrics } =
-            self;
-        let publish = Publish { snapshots, findings, statuses, metrics };
-        let mut ledger = Ledger::new(sources, publish);
+        let Self { sender: _sender, mut messages, wake, sources, stand_in, .. } = self;
+        let Self { snapshots, findings, statuses, restored, metrics, .. } = self;
+        let publish = Publish { snapshots, findings, statuses, restored, metrics };
+        let mut ledger = Ledger::new(sources, stand_in, publish);
         let mut batch = Vec::new();
         loop {
             tokio::select! {
@@ -164,6 +198,8 @@ impl Store {
                 () = wait_until(ledger.next_deadline()) => {}
                 () = wake.notified() => {}
             }
+            ledger.take_stock();
+            ledger.restore_if_due();
             ledger.publish_what_is_due(messages.is_empty());
             ledger.tell_status();
         }
@@ -181,6 +217,7 @@ struct Publish {
     snapshots: watch::Sender<Arc<Snapshot>>,
     findings: watch::Sender<Arc<Vec<Finding>>>,
     statuses: watch::Sender<Arc<Vec<SourceStatus>>>,
+    restored: watch::Sender<Option<Arc<Taken>>>,
     metrics: Metrics,
 }
 
@@ -189,7 +226,13 @@ struct Ledger {
     merge: Merge,
     sources: Vec<Heard>,
     publish: Publish,
+    /// A picture of before, for as long as it may be needed.
+    stand_in: Option<StandIn>,
     generation: u64,
+    /// Every required source has said its first full picture.
+    whole: bool,
+    /// A picture of the sources' own was published.
+    shown: bool,
     /// When the oldest change was observed that no snapshot shows yet.
     oldest_change: Option<Instant>,
     publish_at: Option<Instant>,
@@ -203,16 +246,24 @@ struct Heard {
     /// How many of its messages were taken in.
     messages: u64,
     last_change: Option<Instant>,
+    /// Its first full picture was taken in.
+    synced: bool,
 }
 
 impl Ledger {
-    fn new(sources: Vec<Arc<SourceState>>, publish: Publish) -> Self {
-        let heard = |state| Heard { state, messages: 0, last_change: None };
+    fn new(sources: Vec<Arc<SourceState>>, mut stand_in: Option<StandIn>, publish: Publish) -> Self {
+        if let Some(stand_in) = &mut stand_in {
+            stand_in.begin(Instant::now());
+        }
+        let heard = |state| Heard { state, messages: 0, last_change: None, synced: false };
         Self {
             merge: Merge::default(),
             sources: sources.into_iter().map(heard).collect(),
             publish,
+            stand_in,
             generation: 0,
+            whole: false,
+            shown: false,
             oldest_change: None,
             publish_at: None,
             last_published: None,
@@ -221,10 +272,8 @@ impl Ledger {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        match (self.publish_at, self.findings_at) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        let restore_at = self.stand_in.as_ref().and_then(StandIn::due_at);
+        [self.publish_at, self.findings_at, restore_at].into_iter().flatten().min()
     }
 
     fn take(&mut self, Message { source, said, observed }: Message) {
@@ -252,6 +301,45 @@ impl Ledger {
         }
     }
 
+    /// Looks which sources have told their first full picture: once each time round, so that everything below goes by
+    /// the same answer while they go on speaking.
+    fn take_stock(&mut self) {
+        for heard in &mut self.sources {
+            heard.synced |= heard.state.is_synced(heard.messages);
+        }
+        self.whole |= self.have_told(|_| true);
+    }
+
+    /// Whether the required sources of these names have told their first full picture.
+    fn have_told(&self, is_asked: impl Fn(&str) -> bool) -> bool {
+        let told = self.publish.statuses.borrow();
+        let mut pairs = told.iter().zip(&self.sources).filter(|(status, _)| is_asked(status.name));
+        pairs.all(|(status, heard)| !status.required || heard.synced)
+    }
+
+    /// Publishes the picture of before once its time has come and everything but the source that it stands in for has
+    /// told. Nothing that the sources say is shown before all of them have.
+    fn restore_if_due(&mut self) {
+        let now = Instant::now();
+        let Some(mut stand_in) = self.stand_in.take().filter(|_| !self.whole) else { return };
+        if !stand_in.is_due(now) || !self.have_told(|name| name != stand_in.source) {
+            self.stand_in = Some(stand_in);
+            return;
+        }
+        let LastPicture { taken, routes, clusters } = stand_in.picture;
+        tracing::warn!(
+            source = stand_in.source,
+            age = ?taken.age(),
+            generation = taken.generation,
+            "the source does not answer: serving from the snapshot file until it does"
+        );
+        let picture = self.merge.restore(routes, clusters);
+        self.last_published = Some(now);
+        self.publish.restored.send_replace(Some(Arc::new(taken)));
+        self.publish.metrics.restored.set(1);
+        self.send(picture, None);
+    }
+
     /// Publishes the snapshot and the findings whose time has come. A snapshot waits for messages that are in the
     /// channel already, so that what was said together is seen together, but not for long.
     fn publish_what_is_due(&mut self, channel_is_empty: bool) {
@@ -269,25 +357,22 @@ impl Ledger {
 
     /// Sets when the changes that no snapshot shows yet are published. The first picture waits for every required source:
     /// half a picture would answer 404 for what the other half knows.
+    /// A restored picture is replaced as soon as all have, even if they have nothing to say.
     fn schedule(&mut self, now: Instant) {
-        if self.oldest_change.is_some() && (self.generation > 0 || self.is_whole()) {
+        let replaces = !self.shown && self.generation > 0;
+        if self.whole && (self.oldest_change.is_some() || replaces) {
             let earliest = self.last_published.map_or(now, |last| now.max(last + PUBLISH_INTERVAL));
             self.publish_at.get_or_insert(earliest);
         }
     }
 
-    /// Whether every required source has said its first full picture.
-    fn is_whole(&self) -> bool {
-        let told = self.publish.statuses.borrow();
-        let mut pairs = told.iter().zip(&self.sources);
-        pairs.all(|(status, heard)| !status.required || heard.state.is_synced(heard.messages))
-    }
-
     fn publish_snapshot(&mut self, now: Instant) {
         self.publish_at = None;
         // The first picture shows no change: how long it took says nothing of convergence.
-        let changed_at = self.oldest_change.take().filter(|_| self.generation > 0);
+        let changed_at = self.oldest_change.take().filter(|_| self.shown);
+        self.shown |= self.generation > 0;
         if let Some(picture) = self.merge.publish() {
+            self.shown = true;
             self.last_published = Some(now);
             self.send(picture, changed_at);
         }
@@ -325,7 +410,7 @@ impl Ledger {
         }
         let mut told: Vec<_> = self.publish.statuses.borrow().as_ref().clone();
         for (status, heard) in told.iter_mut().zip(&self.sources) {
-            status.synced |= heard.state.is_synced(heard.messages);
+            status.synced = heard.synced;
             status.fresh = heard.state.is_fresh();
             status.last_change = heard.last_change;
         }
@@ -335,6 +420,16 @@ impl Ledger {
         self.publish_first(&told);
         self.publish.metrics.show_sources(&told);
         self.publish.statuses.send_replace(Arc::new(told));
+        self.end_restored();
+    }
+
+    /// The picture is the sources' own once all of them count as synced.
+    fn end_restored(&self) {
+        if self.whole && self.publish.restored.borrow().is_some() {
+            tracing::info!(generation = self.generation, "the sources answer: their own picture is in use");
+            self.publish.metrics.restored.set(0);
+            self.publish.restored.send_replace(None);
+        }
     }
 
     /// Generation 0 is the picture before anything was known. If the sources have nothing to say, the same picture is
@@ -342,6 +437,7 @@ impl Ledger {
     fn publish_first(&mut self, told: &[SourceStatus]) {
         let mut required = told.iter().filter(|it| it.required).peekable();
         if self.generation == 0 && required.peek().is_some() && required.all(|it| it.synced) {
+            self.shown = true;
             self.send(Picture::default(), None);
         }
     }

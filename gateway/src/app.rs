@@ -16,10 +16,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::{self, FindingGauge, Token, View};
+use crate::admin::{self, FindingGauge, FollowedToken, Token, View};
 use crate::live::{self, Live, Said};
 use crate::origin::{Origin, Reporting};
 use crate::settings::{LogFormat, Settings};
+use crate::snapshot::Snapshot;
 use crate::translated;
 
 /// Runs a gateway until it is told to stop.
@@ -100,16 +101,19 @@ impl Gateway {
         probe_listeners(&settings)?;
         let status = admin::bind("status", settings.status).await?;
         let admin = admin::bind("admin", settings.admin).await?;
+        let snapshot = Snapshot::read(&settings, origin.place(&settings)).await?;
         let config_map = origin.config_map(&settings);
         let mut rights: Vec<_> = config_map.iter().map(|followed| followed.rights.clone()).collect();
         let live = live::follow(settings.clone(), said, config_map);
-        let discovered = origin.discover(&settings, &live, &registry).await?;
+        let (discovered, file_findings) = origin.discover(&settings, snapshot, &live, &registry)?;
         let proxy = data_path(&settings, &live, &discovered, &registry)?;
         let mut finding_sources = vec![discovered.findings.clone(), proxy.findings(), live.findings.clone()];
         let shutdown = CancellationToken::new();
         let reporting = origin.report(&settings, finding_sources.clone(), &registry, &shutdown)?;
         rights.extend(reporting.rights.iter().cloned());
         finding_sources.append(&mut rights);
+        finding_sources.extend(file_findings);
+        finding_sources.extend(token.iter().map(|token| token.findings.clone()));
         let (draining, is_draining) = watch::channel(false);
         let view = Arc::new(View {
             discovered,
@@ -122,7 +126,7 @@ impl Gateway {
             .register(Box::new(FindingGauge::new(Arc::downgrade(&view))))
             .context("the metric of findings has a name of its own")?;
         admin::serve_status(status, Arc::clone(&view));
-        admin::serve_admin(admin, Arc::clone(&view), token);
+        admin::serve_admin(admin, Arc::clone(&view), token.map(|token| token.token));
         Ok(Self { proxy, view, live, reporting, draining, shutdown })
     }
 
@@ -163,14 +167,14 @@ fn probe_listeners(settings: &Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn admin_token(settings: &Settings) -> anyhow::Result<Option<Token>> {
+fn admin_token(settings: &Settings) -> anyhow::Result<Option<FollowedToken>> {
     ensure!(
         settings.admin_is_local() || settings.admin_token_file.is_some(),
         "--admin {} can be reached from other machines: name a file with a token by --admin-token-file, or choose a \
          loopback address",
         settings.admin
     );
-    settings.admin_token_file.as_deref().map(Token::read).transpose()
+    settings.admin_token_file.clone().map(Token::follow).transpose()
 }
 
 fn data_path(

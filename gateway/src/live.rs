@@ -34,12 +34,26 @@ impl Live {
         &self,
         translate: impl Fn(&Settings) -> T + Send + 'static,
     ) -> watch::Receiver<Arc<T>> {
+        self.map_with(watch::channel(()).1, move |settings, ()| translate(settings))
+    }
+
+    /// What follows from the settings in force and something else that changes.
+    pub(crate) fn map_with<U: Send + Sync + 'static, T: Send + Sync + 'static>(
+        &self,
+        mut other: watch::Receiver<U>,
+        translate: impl Fn(&Settings, &U) -> T + Send + 'static,
+    ) -> watch::Receiver<Arc<T>> {
         let mut settings = self.settings.clone();
-        let first = translate(&settings.borrow_and_update());
+        let first = translate(&settings.borrow_and_update(), &other.borrow_and_update());
         let (sender, receiver) = watch::channel(Arc::new(first));
         tokio::spawn(async move {
-            while settings.changed().await.is_ok() {
-                let next = translate(&settings.borrow_and_update());
+            loop {
+                tokio::select! {
+                    Ok(()) = settings.changed() => {}
+                    Ok(()) = other.changed() => {}
+                    else => break,
+                }
+                let next = translate(&settings.borrow_and_update(), &other.borrow_and_update());
                 sender.send_replace(Arc::new(next));
             }
             // The last settings hold for good: keep the channel open for whoever waits on it.

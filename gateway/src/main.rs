@@ -11,6 +11,7 @@ mod open_files;
 mod origin;
 mod quickstart;
 mod settings;
+mod snapshot;
 mod terminal;
 mod translated;
 

@@ -22,10 +22,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::live::{Followed, Live};
 use crate::settings::{Name, Settings};
+use crate::snapshot::{Place, Snapshot};
 use crate::translated;
 
 /// The key of the ConfigMap that holds the settings.
 const CONFIG_KEY: &str = "portolan.yaml";
+
+/// So long does the first picture wait for the zone of the own node.
+const ZONE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Where objects come from, found and reachable as far as that can be told without asking.
 #[derive(Debug)]
@@ -86,30 +90,48 @@ impl Origin {
         Some(Followed { map, texts: followed.texts, rights: followed.findings })
     }
 
-    /// Starts the store and the sources that speak to it.
-    pub(crate) async fn discover(
+    /// What a picture from here is of.
+    pub(crate) fn place(&self, settings: &Settings) -> Place {
+        let (of, namespaces) = match self {
+            Self::Files(folder) => (folder.display().to_string(), Namespaces::All),
+            Self::Kubernetes { connected, .. } => {
+                (connected.server.clone(), namespaces(settings, &connected.namespace))
+            }
+        };
+        let namespaces = match namespaces {
+            Namespaces::All => Vec::new(),
+            Namespaces::These(names) => names,
+        };
+        let default_namespace = settings.default_namespace(self.namespace());
+        Place { source: self.name(), of, namespaces, default_namespace }
+    }
+
+    /// Starts the store and the sources that speak to it, and what keeps the snapshot file. Waits for none of them.
+    pub(crate) fn discover(
         &self,
         settings: &Settings,
+        snapshot: Option<Snapshot>,
         live: &Live,
         registry: &Registry,
-    ) -> anyhow::Result<Discovered> {
+    ) -> anyhow::Result<(Discovered, Option<Findings>)> {
         let mut store = Store::new();
         store.register(registry).context("the metrics of the store have names of their own")?;
         listeners(settings, store.sink("settings", true));
         let sink = store.sink(self.name(), true);
         let discovered = store.subscribe();
+        let findings = snapshot.map(|snapshot| snapshot.restore(&mut store, live, registry)).transpose()?;
         tokio::spawn(store.run());
         match self {
             Self::Files(folder) => {
                 let namespace = settings.default_namespace(self.namespace());
                 let config = live.map(move |settings| translated::for_files(settings, &namespace));
-                spawn(FileSource::new(folder, config), sink);
+                tokio::spawn(follow(FileSource::new(folder, config), sink));
             }
             Self::Kubernetes { connected, metrics } => {
-                spawn(kubernetes(connected, settings, live, metrics.clone()).await, sink);
+                kubernetes(connected, settings, live, metrics.clone(), sink);
             }
         }
-        Ok(discovered)
+        Ok((discovered, findings))
     }
 
     fn name(&self) -> &'static str {
@@ -175,42 +197,51 @@ fn identity(pod_name: Option<String>, hostname: &Path) -> String {
     })
 }
 
-async fn kubernetes(
-    connected: &Connected,
-    settings: &Settings,
-    live: &Live,
-    metrics: WatchMetrics,
-) -> KubernetesSource {
-    let zone = match (&settings.zone, settings.node_name()) {
-        (Some(zone), _) => Some(zone.clone()),
-        (None, Some(node)) => kube::node::zone(&connected.client, &node).await,
-        (None, None) => None,
-    };
+fn kubernetes(connected: &Connected, settings: &Settings, live: &Live, metrics: WatchMetrics, sink: Sink) {
+    let (zone_out, zone) = watch::channel(settings.zone.clone());
     let namespace = settings.default_namespace(&connected.namespace);
-    let config = live.map(move |settings| translated::for_kubernetes(settings, &namespace, zone.as_deref()));
-    let namespaces = match (settings.all_namespaces, &settings.namespaces[..]) {
+    let config = live.map_with(zone, move |settings, zone| {
+        translated::for_kubernetes(settings, &namespace, zone.as_deref())
+    });
+    let watched = KubernetesSettings::new(namespaces(settings, &connected.namespace));
+    let source = KubernetesSource::new(connected.client.clone(), watched, config, metrics);
+    let node = settings.node_name().filter(|_| settings.zone.is_none());
+    let client = connected.client.clone();
+    tokio::spawn(async move {
+        if let Some(node) = node {
+            let asked = tokio::spawn(async move {
+                zone_out.send_replace(kube::node::zone(&client, &node).await);
+            });
+            // The first picture had better know the zone. Where nobody answers, it comes as soon as somebody does.
+            if timeout(ZONE_PATIENCE, asked).await.is_err() {
+                tracing::info!("the zone of the own node is not known yet");
+            }
+        }
+        follow(source, sink).await;
+    });
+}
+
+/// The namespaces that are watched: the own one where the settings name none.
+fn namespaces(settings: &Settings, own: &str) -> Namespaces {
+    match (settings.all_namespaces, &settings.namespaces[..]) {
         (true, _) => Namespaces::All,
-        (false, []) => Namespaces::These(vec![connected.namespace.clone()]),
+        (false, []) => Namespaces::These(vec![own.to_owned()]),
         (false, names) => {
             let each_once: BTreeSet<&Name> = names.iter().collect();
             Namespaces::These(each_once.into_iter().map(|Name(name)| name.clone()).collect())
         }
-    };
-    let settings = KubernetesSettings::new(namespaces);
-    KubernetesSource::new(connected.client.clone(), settings, config, metrics)
+    }
 }
 
-fn spawn(source: impl Source, sink: Sink) {
-    tokio::spawn(async move {
-        let name = source.name();
-        if let Err(error) = source.run(sink).await {
-            tracing::error!(
-                source = name,
-                error = format!("{error:#}"),
-                "a source ended; what it said stays in force"
-            );
-        }
-    });
+async fn follow(source: impl Source, sink: Sink) {
+    let name = source.name();
+    if let Err(error) = source.run(sink).await {
+        tracing::error!(
+            source = name,
+            error = format!("{error:#}"),
+            "a source ended; what it said stays in force"
+        );
+    }
 }
 
 /// The listeners of the settings, said once.

@@ -3,12 +3,12 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{ClusterId, ClusterPolicy, ResourceRef};
 
 /// The endpoints behind one port of one service, and how to treat them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cluster {
     /// Its name, in routes, metrics and the admin pages.
     pub id: ClusterId,
@@ -21,7 +21,7 @@ pub struct Cluster {
 }
 
 /// One process that answers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {
     /// What makes it this endpoint and no other.
     pub key: EndpointKey,
@@ -35,7 +35,7 @@ pub struct Endpoint {
 
 /// The identity of an endpoint: load, health and connections survive a change of anything else. A pod that got the
 /// address of another has another `uid`, and so is another endpoint.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct EndpointKey {
     /// Where to connect.
     pub address: SocketAddr,
@@ -44,7 +44,7 @@ pub struct EndpointKey {
 }
 
 /// Whether an endpoint should get requests, as its source says it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Readiness {
     /// It should.

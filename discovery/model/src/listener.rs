@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::ListenerId;
 
@@ -39,7 +39,7 @@ pub enum Protocol {
 }
 
 /// The listener roles on which a route is reachable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Roles {
     /// Reachable at edge listeners.
     pub edge: bool,

@@ -4,12 +4,12 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 macro_rules! name {
     ($(#[$meta:meta])* $name:ident) => {
         $(#[$meta])*
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(transparent)]
         pub struct $name(Arc<str>);
 
@@ -78,7 +78,7 @@ impl ListenerId {
 }
 
 /// The object that asked for something: whom to tell when it cannot be honoured.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ResourceRef {
     /// The kind, as the source spells it: `Service`, `EndpointSlice`, `ConfigMap`, `File`, `Setting`, and `Source` for the
     /// source itself.
@@ -114,8 +114,8 @@ impl fmt::Debug for ResourceRef {
 
 /// A host name that a request may carry: exact (`shop.example.com`) or a wildcard for one or more leading labels
 /// (`*.example.com`). Always lower case, without a trailing dot; an IPv4 or bracketed IPv6 literal is an exact name.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(transparent)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String")]
 pub struct Hostname(Arc<str>);
 
 /// Why a text is not a host name.
@@ -185,6 +185,14 @@ fn fault(name: &str) -> Option<&'static str> {
     };
     (!name.split('.').all(label_is_sound))
         .then_some("each label needs 1 to 63 letters, digits or inner hyphens")
+}
+
+impl TryFrom<String> for Hostname {
+    type Error = InvalidHostname;
+
+    fn try_from(text: String) -> Result<Self, InvalidHostname> {
+        Self::parse(&text)
+    }
 }
 
 /// So that a request's host finds its entry in a map by host name without a copy.

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Everything that can be said of a cluster beside its endpoints. [`Default`] is what a service gets that asks for
 /// nothing.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 pub struct ClusterPolicy {
     /// How an endpoint is picked.
     pub balancing: Balancing,
@@ -25,7 +25,7 @@ pub struct ClusterPolicy {
 }
 
 /// How an endpoint is picked among those that may get the request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "kebab-case")]
 pub enum Balancing {
     /// In turn, by weight.
@@ -37,7 +37,7 @@ pub enum Balancing {
 }
 
 /// What ties a client's requests to one endpoint for as long as that endpoint is usable.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "kebab-case")]
 pub enum Affinity {
     /// Nothing.
@@ -52,7 +52,7 @@ pub enum Affinity {
 }
 
 /// Active checks, by one prober for the whole gateway.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HealthCheck {
     /// What is asked.
     pub probe: Probe,
@@ -67,7 +67,7 @@ pub struct HealthCheck {
 }
 
 /// What an active check asks.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Probe {
     /// `GET` of this path; 200 to 399 is good.
@@ -77,7 +77,7 @@ pub enum Probe {
 }
 
 /// Passive ejection: an endpoint whose answers fail is left out for a while.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutlierDetection {
     /// Failures in a row that eject; 0 turns it off.
     pub consecutive_failures: u32,
@@ -106,7 +106,7 @@ impl Default for OutlierDetection {
 /// When a failed request is tried again, on another endpoint. Any method is if no byte of it was written; a request
 /// without a body and of an idempotent method (RFC 9110 section 9.2.2) also if its connection died before the first
 /// byte of the response. A time-out is final.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RetryPolicy {
     /// Tries beyond the first; 0 turns retries off.
     pub max_retries: u32,
@@ -123,7 +123,7 @@ impl Default for RetryPolicy {
 }
 
 /// How long each step towards the backend may take.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timeouts {
     /// To open a connection.
     pub connect: Duration,

@@ -3,12 +3,12 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{ClusterId, Filter, Hostname, ResourceRef, Roles, RouteId};
 
 /// Rules that one object asked for, under common hosts.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
     /// Its name, in metrics, logs and the admin pages.
     pub id: RouteId,
@@ -23,7 +23,7 @@ pub struct Route {
 }
 
 /// One step of routing: if any match holds, the filters run and a backend answers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rule {
     /// Its place among all rules of all routes; of those that match a request the lowest wins.
     pub rank: Rank,
@@ -36,7 +36,7 @@ pub struct Rule {
 }
 
 /// A share of a rule's requests for one cluster.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackendRef {
     /// The cluster that answers.
     pub cluster: ClusterId,
@@ -45,7 +45,7 @@ pub struct BackendRef {
 }
 
 /// A host together with what the authority's port may be.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct HostMatch {
     /// The host name, exact or wildcard.
     pub host: Hostname,
@@ -54,7 +54,7 @@ pub struct HostMatch {
 }
 
 /// What the port in a request's authority (`host:port`) may be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PortMatch {
     /// Any port, or none: the port says nothing about the service (edge hosts).
@@ -77,7 +77,7 @@ impl PortMatch {
 }
 
 /// One alternative of a rule: all of its parts must hold.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, Default)]
 pub struct Match {
     /// What the path must be.
     pub path: PathMatch,
@@ -90,7 +90,7 @@ pub struct Match {
 }
 
 /// What a request's path (without query) must be.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Default)]
 #[serde(rename_all = "lowercase")]
 pub enum PathMatch {
     /// Every path.
@@ -121,7 +121,7 @@ impl PathMatch {
 }
 
 /// A named value (header field or query parameter) and what it must be.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct NameValueMatch {
     /// The name of the header field or query parameter.
     pub name: String,
@@ -130,7 +130,7 @@ pub struct NameValueMatch {
 }
 
 /// What a value must be.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ValueMatch {
     /// Anything, but it must be there.
@@ -143,7 +143,7 @@ pub enum ValueMatch {
 
 /// A rule's place in the total order of all rules; lower wins. Its source makes it, by the rules of that source
 /// (longest path first, Spring's `order`, the precedence of Gateway API); no two rules may have the same.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Rank {
     /// An order that the author gave by hand; 0 where there is none.
     pub order: i64,

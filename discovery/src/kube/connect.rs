@@ -29,6 +29,8 @@ pub struct Connected {
     pub namespace: String,
     /// Where the credentials came from, for the log.
     pub origin: String,
+    /// The address of the API server.
+    pub server: String,
 }
 
 impl std::fmt::Debug for Connected {
@@ -82,10 +84,10 @@ pub async fn connect(options: &ConnectOptions) -> Result<Connected, ConnectError
     config.connect_timeout = Some(Duration::from_secs(5));
     let agent = HeaderValue::from_static(concat!("portolan/", env!("CARGO_PKG_VERSION")));
     config.headers.push((USER_AGENT, agent));
-    let namespace = config.default_namespace.clone();
+    let (namespace, server) = (config.default_namespace.clone(), config.cluster_url.to_string());
     let client = Client::try_from(config)
         .map_err(|error| ConnectError::Credentials { origin: origin.clone(), why: causes(&error) })?;
-    Ok(Connected { client, namespace, origin })
+    Ok(Connected { client, namespace, origin, server })
 }
 
 async fn find(options: &ConnectOptions) -> Result<(Config, String), ConnectError> {

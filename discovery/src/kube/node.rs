@@ -1,5 +1,6 @@
 //! The zone of the node that this process runs on, for zone hints.
 
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Node;
@@ -8,34 +9,59 @@ use kube::core::params::GetParams;
 use kube::core::request::Request as Ask;
 use kube::{Client, Resource};
 use serde::Deserialize;
-use tracing::{info, warn};
+use tokio::time::sleep;
+use tracing::{debug, info, warn};
 
-use super::request::fetch;
+use super::backoff::random_between;
+use super::request::{Failure, fetch};
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// From one question to the next, while there is no answer.
+const RETRY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(10));
 
 const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// Reads the zone of the node `name`, once. It is optional: without the right (`get` on that node, which needs a
-/// ClusterRole) or without the label the answer is `None`, the log says so, and zone hints are not followed.
+/// ClusterRole) or without the label the answer is `None`, the log says so, and zone hints are not followed. While the
+/// API server does not answer it is asked again, for as long as the future is polled.
 pub async fn zone(client: &Client, name: &str) -> Option<String> {
+    loop {
+        match ask(client, name).await {
+            ControlFlow::Break(zone) => return zone,
+            ControlFlow::Continue(failure) => {
+                debug!(node = name, %failure, "zone of the own node cannot be read yet");
+                sleep(random_between(RETRY.0, RETRY.1)).await;
+            }
+        }
+    }
+}
+
+async fn ask(client: &Client, name: &str) -> ControlFlow<Option<String>, Failure> {
     #[derive(Deserialize)]
     struct Metadata {
         metadata: ObjectMeta,
     }
-    let ask = Ask::new(Node::url_path(&(), None)).get_metadata(name, &GetParams::default());
-    let ask =
-        ask.map_err(|error| warn!(node = name, %error, "node name is not valid, no zone known")).ok()?;
-    match fetch::<Metadata>(client, ask, Duration::from_secs(5)).await {
+    let ask = match Ask::new(Node::url_path(&(), None)).get_metadata(name, &GetParams::default()) {
+        Ok(ask) => ask,
+        Err(error) => {
+            warn!(node = name, %error, "node name is not valid, no zone known");
+            return ControlFlow::Break(None);
+        }
+    };
+    match fetch::<Metadata>(client, ask, PATIENCE).await {
         Ok(node) => {
             let zone = node.metadata.labels.and_then(|mut labels| labels.remove(ZONE));
             info!(node = name, zone, "zone of the own node");
-            zone
+            ControlFlow::Break(zone)
         }
-        Err(failure) => {
+        Err(failure) if failure.is_denied() || failure.is_not_found() => {
             info!(
                 node = name, %failure,
                 "zone of the own node cannot be read, zone hints are not followed; give --zone or the right to get the node"
             );
-            None
+            ControlFlow::Break(None)
         }
+        Err(failure) => ControlFlow::Continue(failure),
     }
 }

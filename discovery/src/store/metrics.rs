@@ -11,6 +11,7 @@ pub(super) struct Metrics {
     pub(super) objects: IntGauge,
     synced: IntGaugeVec,
     fresh: IntGaugeVec,
+    pub(super) restored: IntGauge,
 }
 
 impl Metrics {
@@ -40,6 +41,10 @@ impl Metrics {
                 "1 while the source is in touch with its origin; content stays as it was while it is not.",
                 &["source"],
             ),
+            restored: gauge(
+                "portolan_snapshot_restored",
+                "1 while requests are served from the snapshot file, because a source has not answered since the start.",
+            ),
         }
     }
 
@@ -48,6 +53,7 @@ impl Metrics {
         registry.register(Box::new(self.generation.clone()))?;
         registry.register(Box::new(self.objects.clone()))?;
         registry.register(Box::new(self.synced.clone()))?;
+        registry.register(Box::new(self.restored.clone()))?;
         registry.register(Box::new(self.fresh.clone()))
     }
 

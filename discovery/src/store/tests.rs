@@ -265,3 +265,128 @@ async fn a_source_may_outlive_the_store() {
     sink.upsert(resource("a"), said("a", 1), Instant::now()).await;
     sink.synced();
 }
+
+fn last_picture(names: &[&str]) -> LastPicture {
+    let taken = Taken {
+        at: jiff::Timestamp::now(),
+        generation: 41,
+        version: "0.1.0".into(),
+        origin: std::collections::BTreeMap::new(),
+    };
+    let clusters = names.iter().flat_map(|name| said(name, 1).clusters).map(|it| (it.id.clone(), it));
+    LastPicture { taken, routes: imbl::OrdMap::new(), clusters: clusters.collect() }
+}
+
+/// The `settings`, a source that is away, and a picture of before with these clusters.
+fn start_restored(names: &[&str]) -> (Sink, Sink, Discovered) {
+    let mut store = Store::new();
+    let (settings, away) = (store.sink("settings", true), store.sink(NAME, true));
+    store.restore(NAME, last_picture(names), Duration::from_secs(1));
+    let discovered = store.subscribe();
+    tokio::spawn(store.run());
+    (settings, away, discovered)
+}
+
+fn listener() -> Contribution {
+    let listener = portolan_model::Listener {
+        id: portolan_model::ListenerId::new("edge"),
+        bind: ([127, 0, 0, 1], 80).into(),
+        role: portolan_model::Role::Edge,
+        protocol: portolan_model::Protocol::Http,
+    };
+    Contribution { listeners: vec![Arc::new(listener)], ..Contribution::default() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_a_source_is_away_the_picture_of_before_is_shown_with_the_listeners_of_now() {
+    let (settings, away, mut discovered) = start_restored(&["a", "b"]);
+    settings.upsert(resource("listen"), listener(), Instant::now()).await;
+    settings.synced();
+    let began = Instant::now();
+    timeout(Duration::from_secs(60), discovered.ready()).await.unwrap();
+    assert!(began.elapsed() <= Duration::from_millis(1001), "{:?}", began.elapsed());
+    let restored = next(&mut discovered).await;
+    assert_eq!((restored.generation, restored.listeners.len(), restored.clusters.len()), (1, 1, 2));
+    assert_eq!(discovered.restored.borrow().as_ref().unwrap().generation, 41);
+
+    // Half of what the source says is not shown, however long it takes.
+    away.upsert(resource("a"), said("a", 1), Instant::now()).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(!discovered.snapshots.has_changed().unwrap());
+    away.upsert(resource("c"), said("c", 2), Instant::now()).await;
+    let watched = discovered.clone();
+    let always_ready = tokio::spawn(async move {
+        let mut sources = watched.sources.clone();
+        loop {
+            assert!(watched.is_ready());
+            if watched.is_own() && watched.restored.borrow().is_none() {
+                return;
+            }
+            sources.changed().await.unwrap();
+        }
+    });
+    away.synced();
+    let own = next(&mut discovered).await;
+    assert_eq!((own.generation, own.changed_at, own.listeners.len()), (2, None, 1));
+    assert_eq!((endpoints(&own, "a"), endpoints(&own, "b"), endpoints(&own, "c")), (1, 0, 2));
+    let id = ClusterId::new("shop", "a", 80);
+    assert!(Arc::ptr_eq(&restored.clusters[&id], &own.clusters[&id]), "what is equal keeps its Arc");
+    discovered.restored.wait_for(Option::is_none).await.unwrap();
+    timeout(Duration::from_secs(1), always_ready).await.unwrap().unwrap();
+
+    let observed = Instant::now();
+    away.upsert(resource("a"), said("a", 3), observed).await;
+    assert_eq!(next(&mut discovered).await.changed_at, Some(observed.into_std()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_answers_in_time_makes_the_first_picture() {
+    let (settings, present, mut discovered) = start_restored(&["a"]);
+    settings.synced();
+    present.upsert(resource("b"), said("b", 1), Instant::now()).await;
+    present.synced();
+    let first = next(&mut discovered).await;
+    assert_eq!((first.generation, endpoints(&first, "a"), endpoints(&first, "b")), (1, 0, 1));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(!discovered.snapshots.has_changed().unwrap());
+    assert!(discovered.restored.borrow().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_picture_of_before_waits_for_everything_but_its_own_source() {
+    let (settings, _away, mut discovered) = start_restored(&["a"]);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(!discovered.is_ready(), "there would be no listener");
+    settings.upsert(resource("listen"), listener(), Instant::now()).await;
+    settings.synced();
+    assert_eq!(next(&mut discovered).await.listeners.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_has_nothing_to_say_empties_the_picture_of_before() {
+    let (settings, away, mut discovered) = start_restored(&["a"]);
+    settings.synced();
+    discovered.ready().await;
+    assert_eq!(next(&mut discovered).await.clusters.len(), 1);
+    away.replace_all(Vec::new(), Instant::now()).await;
+    away.synced();
+    let own = next(&mut discovered).await;
+    assert_eq!((own.generation, own.clusters.len()), (2, 0));
+    discovered.restored.wait_for(Option::is_none).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_says_what_was_restored_changes_nothing_but_whose_it_is() {
+    let (settings, away, mut discovered) = start_restored(&["a"]);
+    settings.synced();
+    discovered.ready().await;
+    next(&mut discovered).await;
+    away.upsert(resource("a"), said("a", 1), Instant::now()).await;
+    away.synced();
+    discovered.restored.wait_for(Option::is_none).await.unwrap();
+    assert!(discovered.is_own() && !discovered.snapshots.has_changed().unwrap());
+    let observed = Instant::now();
+    away.upsert(resource("a"), said("a", 2), observed).await;
+    let changed = next(&mut discovered).await;
+    assert_eq!((changed.generation, changed.changed_at), (2, Some(observed.into_std())));
+}

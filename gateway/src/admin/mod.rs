@@ -15,11 +15,11 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 pub(crate) use finding_gauge::FindingGauge;
 pub(crate) use pages::View;
-pub(crate) use token::Token;
+pub(crate) use token::{Followed as FollowedToken, Token};
 
 /// Connections to one address at once; more wait.
 const MAX_CONNECTIONS: usize = 64;
@@ -51,7 +51,7 @@ pub(crate) fn serve_status(socket: Socket, view: Arc<View>) {
 }
 
 /// Serves the admin pages, to those with the token where there is one.
-pub(crate) fn serve_admin(socket: Socket, view: Arc<View>, token: Option<Token>) {
+pub(crate) fn serve_admin(socket: Socket, view: Arc<View>, token: Option<watch::Receiver<Token>>) {
     let pages = pages::status(Arc::clone(&view)).merge(pages::admin(view));
     serve(socket, token::guard(pages, token));
 }

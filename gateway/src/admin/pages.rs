@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use http::{StatusCode, header};
+use portolan_discovery::snapshot_file::Taken;
 use portolan_discovery::{Discovered, SourceStatus};
 use portolan_model::Finding;
 use portolan_proxy::{ListenerState, ProxyView};
@@ -76,10 +77,32 @@ pub(super) fn admin(view: Arc<View>) -> Router {
 struct Readiness {
     ready: bool,
     draining: bool,
-    /// Whether the workers use a table made of every required source's first full picture.
+    /// Whether the workers use a table made of every required source's first full picture, or of a restored one.
     table: bool,
     listeners: Vec<Open>,
     sources: Vec<Source>,
+    /// Where the table comes from while it is from the snapshot file.
+    restored: Option<Restored>,
+}
+
+#[derive(Serialize)]
+struct Restored {
+    /// When the picture was last known to be right.
+    at: String,
+    age_seconds: u64,
+    generation: u64,
+    version: String,
+}
+
+impl From<&Taken> for Restored {
+    fn from(taken: &Taken) -> Self {
+        Self {
+            at: taken.at.to_string(),
+            age_seconds: taken.age().as_secs(),
+            generation: taken.generation,
+            version: taken.version.clone(),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -118,8 +141,9 @@ async fn ready(State(view): State<Arc<View>>) -> Response {
         listeners.len() == view.proxy.table().listeners().count() && listeners.iter().all(|it| it.open);
     let ready = table && all_open && !draining;
     let sources = view.discovered.sources.borrow().iter().map(Source::from).collect();
+    let restored = view.discovered.restored.borrow().as_deref().map(Restored::from);
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(Readiness { ready, draining, table, listeners, sources })).into_response()
+    (status, Json(Readiness { ready, draining, table, listeners, sources, restored })).into_response()
 }
 
 async fn metrics(State(view): State<Arc<View>>) -> Response {

@@ -1,6 +1,11 @@
 //! The token before the admin pages.
+//!
+//! Its file is looked at again and again: the kubelet swaps a mounted Secret by a symbolic link, of which a watch of
+//! the file itself would not hear.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use axum::Router;
@@ -8,9 +13,14 @@ use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode, header};
+use portolan_model::{Finding, ResourceRef};
+use tokio::sync::watch;
+
+/// From one look at the file to the next.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// What callers of the admin pages must send. Never shown.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Token(String);
 
 impl std::fmt::Debug for Token {
@@ -19,12 +29,42 @@ impl std::fmt::Debug for Token {
     }
 }
 
+/// The token as it stands in its file, and what is wrong with the file.
+#[derive(Debug, Clone)]
+pub(crate) struct Followed {
+    /// The last good one.
+    pub(crate) token: watch::Receiver<Token>,
+    /// Why that is not what stands in the file now, if it is so.
+    pub(crate) findings: watch::Receiver<Arc<Vec<Finding>>>,
+}
+
 impl Token {
+    /// Reads the token from a file and follows the file from then on: another token counts a moment later, and a file
+    /// that has none changes nothing.
+    ///
+    /// # Errors
+    /// The file has no token now.
+    pub(crate) fn follow(path: PathBuf) -> anyhow::Result<Followed> {
+        let (token_out, token) = watch::channel(Self::read(&path)?);
+        let (findings_out, findings) = watch::channel(Arc::default());
+        tokio::spawn(async move {
+            while !token_out.is_closed() {
+                tokio::time::sleep(LOOK).await;
+                let file = path.clone();
+                match tokio::task::spawn_blocking(move || Self::read(&file)).await {
+                    Ok(read) => take(read, &token_out, &findings_out),
+                    Err(error) => tracing::error!(%error, "reading the admin token panicked"),
+                }
+            }
+        });
+        Ok(Followed { token, findings })
+    }
+
     /// Reads the token from a file; white space around it does not count.
     ///
     /// # Errors
     /// The file cannot be read, or its token is too short to be one.
-    pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
+    fn read(path: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("--admin-token-file {} cannot be read", path.display()))?;
         let token = text.trim();
@@ -43,17 +83,54 @@ impl Token {
     }
 }
 
+fn take(
+    read: anyhow::Result<Token>,
+    token: &watch::Sender<Token>,
+    findings: &watch::Sender<Arc<Vec<Finding>>>,
+) {
+    let found = match read {
+        Ok(read) => {
+            let changed = token.send_if_modified(|token| {
+                let differs = *token != read;
+                *token = read;
+                differs
+            });
+            if changed {
+                tracing::info!("the admin token has changed");
+            }
+            None
+        }
+        Err(error) => Some(unusable(&error)),
+    };
+    findings.send_if_modified(|findings| {
+        let differs = findings.first() != found.as_ref();
+        if differs {
+            if let Some(finding) = &found {
+                tracing::warn!(%finding, "the admin token cannot be read");
+            }
+            *findings = Arc::new(found.into_iter().collect());
+        }
+        differs
+    });
+}
+
+fn unusable(error: &anyhow::Error) -> Finding {
+    let setting = ResourceRef::new("Setting", "", "admin-token-file");
+    let message = format!("{error:#}. The token that was last read counts on until the file has another");
+    Finding::warning(&setting, "admin-token-file", "UnusableAdminToken", message)
+}
+
 /// Compares in a time that does not tell how much was right.
 fn same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |difference, (x, y)| difference | (x ^ y)) == 0
 }
 
 /// Lets only callers with the token through; everybody where there is none.
-pub(super) fn guard(pages: Router, token: Option<Token>) -> Router {
+pub(super) fn guard(pages: Router, token: Option<watch::Receiver<Token>>) -> Router {
     let Some(token) = token else { return pages };
     pages.layer(from_fn(move |request: Request, next: Next| {
-        let token = token.clone();
-        async move { if token.is_sent_in(request.headers()) { next.run(request).await } else { refusal() } }
+        let is_allowed = token.borrow().is_sent_in(request.headers());
+        async move { if is_allowed { next.run(request).await } else { refusal() } }
     }))
 }
 

@@ -138,6 +138,13 @@ settings! {
     /// The ConfigMap of this gateway, in its own namespace: its key `portolan.yaml` is followed for `live` settings.
     /// Settings at the start come from `--config`: mount the same ConfigMap there, as `deploy/base` does.
     Startup config_map: Option<Name> = "config-map" "" "NAME" by value::optional;
+    /// Keep what is known in this file, and start from it when the source (the API server) does not answer at the start.
+    /// The folder must be there and writable, with room for two such files: a megabyte for 4,000 endpoints each. None
+    /// given: everything is learned anew. In a pod, put it on an `emptyDir`, which outlives the container.
+    Startup snapshot_file: Option<PathBuf> = "snapshot-file" "" "FILE" by value::optional;
+    /// How long ago the picture in `snapshot-file` may last have been known to be right for a start from it. The time
+    /// stands still while the gateway is out of touch with its source, and goes on otherwise.
+    Startup snapshot_max_age: Duration = "snapshot-max-age" "1h" "TIME" by value::duration;
     /// Write findings as Events onto the Kubernetes objects at fault (one replica does).
     Startup events: bool = "events" "true" "BOOL" by value::switch;
     /// Which Services are routed to: `annotated` takes those with the annotation `portolan.dev/expose: "true"` or in a

@@ -55,11 +55,17 @@ pub(crate) fn free() -> SocketAddr {
 impl Gateway {
     /// Starts a gateway on a folder and waits until it is ready.
     pub(crate) fn start(folder: &Path, more: &[&str]) -> Self {
+        let folder = folder.to_str().expect("folders of tests have names in UTF-8");
+        let mut gateway = Self::spawn(&[&["--files", folder], more].concat());
+        gateway.ready();
+        gateway
+    }
+
+    /// Starts a gateway on what these flags say and does not wait.
+    pub(crate) fn spawn(more: &[&str]) -> Self {
         let [edge, cluster, admin, status] = [free(), free(), free(), free()];
         let child = portolan()
             .arg("run")
-            .arg("--files")
-            .arg(folder)
             .args(["--listen", &edge.to_string(), "--listen-cluster", &cluster.to_string()])
             .args(["--admin", &admin.to_string(), "--status", &status.to_string()])
             .args(["--all-namespaces", "--default-namespace", "default", "--workers", "2"])
@@ -68,11 +74,14 @@ impl Gateway {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the binary under test was built");
-        let mut gateway = Self { child, edge, cluster, admin, status };
-        gateway.until("it is ready", |gateway| {
+        Self { child, edge, cluster, admin, status }
+    }
+
+    /// Waits until it is ready.
+    pub(crate) fn ready(&mut self) {
+        self.until("it is ready", |gateway| {
             http::fetch(gateway.status, "/readyz").is_ok_and(|answer| answer.status == 200)
         });
-        gateway
     }
 
     /// Asks until the condition holds; fails the test, with what the gateway logged, if it never does.
@@ -111,7 +120,8 @@ impl Gateway {
         line
     }
 
-    fn kill(&mut self) {
+    /// Sends SIGKILL and waits for the end.
+    pub(crate) fn kill(&mut self) {
         // It may have ended by itself.
         drop(self.child.kill());
         drop(self.child.wait());

@@ -8,4 +8,5 @@ mod gateway;
 mod http;
 mod quickstart;
 mod run;
+mod snapshot;
 mod wrong;

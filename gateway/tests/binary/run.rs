@@ -10,7 +10,7 @@ use crate::http::{fetch, send};
 
 /// An upstream that answers every request with its name, one request a connection; a path with `slow` waits for the
 /// test's word first.
-fn upstream(name: &'static str) -> (SocketAddr, std::sync::mpsc::Sender<()>) {
+pub(crate) fn upstream(name: &'static str) -> (SocketAddr, std::sync::mpsc::Sender<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let (go, wait) = std::sync::mpsc::channel();
@@ -54,7 +54,7 @@ pub(crate) fn manifest(service: &str, annotations: &str, endpoints: &[SocketAddr
     text
 }
 
-fn write(folder: &Path, name: &str, text: &str) {
+pub(crate) fn write(folder: &Path, name: &str, text: &str) {
     let hidden = folder.join(format!(".{name}.tmp"));
     std::fs::write(&hidden, text).unwrap();
     std::fs::rename(hidden, folder.join(name)).unwrap();
@@ -158,6 +158,37 @@ fn admin_pages_with_a_token_answer_only_those_who_have_it() {
     };
     assert_eq!(with("0123456789abcdef-canarz"), 401);
     assert_eq!(with("0123456789abcdef-canary"), 200);
+}
+
+#[test]
+fn a_new_admin_token_counts_without_a_restart_and_a_bad_file_changes_nothing() {
+    let manifests = tempfile::tempdir().unwrap();
+    // As the kubelet mounts a Secret: the file is a link through a link that is swapped.
+    let mount = tempfile::tempdir().unwrap();
+    let place = |version: &str, token: &str| {
+        let versioned = mount.path().join(version);
+        std::fs::create_dir(&versioned).unwrap();
+        std::fs::write(versioned.join("token"), token).unwrap();
+        std::os::unix::fs::symlink(version, mount.path().join("new")).unwrap();
+        std::fs::rename(mount.path().join("new"), mount.path().join("..data")).unwrap();
+    };
+    place("..1", "0123456789abcdef-first");
+    let token = mount.path().join("token");
+    std::os::unix::fs::symlink("..data/token", &token).unwrap();
+    let mut gateway = Gateway::start(manifests.path(), &["--admin-token-file", token.to_str().unwrap()]);
+    let with = |gateway: &Gateway, token: &str| {
+        let head = format!("Authorization: Bearer {token}\r\nConnection: close");
+        send(gateway.admin, &format!("GET /findings HTTP/1.1\r\nHost: a\r\n{head}\r\n\r\n")).unwrap()
+    };
+    place("..2", "0123456789abcdef-second");
+    gateway.until("the new token counts", |gateway| with(gateway, "0123456789abcdef-second").status == 200);
+    assert_eq!(with(&gateway, "0123456789abcdef-first").status, 401);
+    place("..3", "short");
+    gateway.until("the bad file is a finding", |gateway| {
+        with(gateway, "0123456789abcdef-second").body.contains("UnusableAdminToken")
+    });
+    place("..4", "0123456789abcdef-third");
+    gateway.until("the finding is gone", |gateway| with(gateway, "0123456789abcdef-third").body == "[]");
 }
 
 #[test]
