@@ -13,7 +13,7 @@ use super::report::{Failure, Percentiles, Report, Span, Tally};
 
 /// Failures that are kept whole; the counts go on beyond it.
 const KEPT_FAILURES: usize = 10_000;
-/// Failures whose times are kept, for the spans.
+/// Failures, and slow requests, whose times are kept for the spans.
 const KEPT_TIMES: usize = 1_000_000;
 /// Names of upstreams that are counted apart.
 const KEPT_NAMES: usize = 10_000;
@@ -54,6 +54,7 @@ struct Book {
     upstreams: BTreeMap<String, u64>,
     failures: Vec<Failure>,
     failure_times: Vec<(Duration, Duration)>,
+    slow_times: Vec<(Duration, Duration)>,
 }
 
 /// How one request ended.
@@ -164,6 +165,7 @@ impl Book {
             upstreams: BTreeMap::new(),
             failures: Vec::new(),
             failure_times: Vec::new(),
+            slow_times: Vec::new(),
         }
     }
 
@@ -178,6 +180,10 @@ impl Book {
             *self.statuses.entry(status).or_default() += 1;
         }
         self.tally(outcome);
+        if outcome.slow && self.slow_times.len() < KEPT_TIMES {
+            let over = outcome.ended.saturating_duration_since(self.start);
+            self.slow_times.push((over.saturating_sub(outcome.latency), over));
+        }
         match &outcome.failure {
             None => {
                 self.latency.saturating_record(micros(outcome.latency));
@@ -250,6 +256,7 @@ impl Book {
             upstreams: self.upstreams.clone(),
             failed_by_kind: self.all.failed_by_kind.clone(),
             spans: Span::of(self.failure_times.clone()),
+            slow_spans: Span::of(self.slow_times.clone()),
             failures: self.failures.clone(),
         }
     }

@@ -78,6 +78,9 @@ pub struct Report {
     pub failed_by_kind: BTreeMap<FailureKind, u64>,
     /// When it was bad: failures less than a second apart are one span. In order of time; of the first million failures.
     pub spans: Vec<Span>,
+    /// When requests were slow, answered or not, counted in the same way: a hung endpoint shows here also when the gateway
+    /// asks another one in the end.
+    pub slow_spans: Vec<Span>,
     /// The failures one by one, the first 10,000.
     pub failures: Vec<Failure>,
 }
@@ -101,20 +104,20 @@ pub struct Tally {
     pub retried: u64,
 }
 
-/// A time of failures.
+/// A time in which requests failed, or were slow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Span {
-    /// When its first failed request was due, from the start of the run.
+    /// When the first of its requests was due, from the start of the run.
     #[serde(rename = "first_ms", serialize_with = "milliseconds")]
     pub first: Duration,
-    /// When its last failed request was due.
+    /// When the last of them was due.
     #[serde(rename = "last_ms", serialize_with = "milliseconds")]
     pub last: Duration,
-    /// When the last of them had failed: later than due by the time-out if nobody answered.
+    /// When the last of them had ended: later than due by the time-out if nobody answered.
     #[serde(rename = "over_ms", serialize_with = "milliseconds")]
     pub over: Duration,
-    /// How many failed.
-    pub failed: u64,
+    /// How many there were.
+    pub requests: u64,
 }
 
 /// One request that failed.
@@ -224,19 +227,19 @@ impl Tally {
 }
 
 impl Span {
-    /// The spans of failures, each given by its due time and its end.
-    pub(super) fn of(mut failures: Vec<(Duration, Duration)>) -> Vec<Span> {
+    /// The spans of requests, each given by its due time and its end.
+    pub(super) fn of(mut requests: Vec<(Duration, Duration)>) -> Vec<Span> {
         const APART: Duration = Duration::from_secs(1);
-        failures.sort_unstable();
+        requests.sort_unstable();
         let mut spans: Vec<Span> = Vec::new();
-        for (due, over) in failures {
+        for (due, over) in requests {
             match spans.last_mut() {
                 Some(span) if due.saturating_sub(span.last) < APART => {
                     span.last = due;
                     span.over = span.over.max(over);
-                    span.failed += 1;
+                    span.requests += 1;
                 }
-                _ => spans.push(Span { first: due, last: due, over, failed: 1 }),
+                _ => spans.push(Span { first: due, last: due, over, requests: 1 }),
             }
         }
         spans
@@ -341,6 +344,9 @@ impl fmt::Display for Report {
         for span in &self.spans {
             writeln!(f, "bad       {span}")?;
         }
+        for span in &self.slow_spans {
+            writeln!(f, "slow      {span}")?;
+        }
         for failure in self.failures.iter().take(20) {
             writeln!(f, "  {failure}")?;
         }
@@ -397,10 +403,10 @@ impl fmt::Display for Tally {
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [first, last, over] = [self.first, self.last, self.over].map(|time| time.as_secs_f64());
-        let (failed, long) = (self.failed, last - first);
+        let (requests, long) = (self.requests, last - first);
         write!(
             f,
-            "for {long:.3} s: {failed} failed, due from {first:.3} s to {last:.3} s, over at {over:.3} s"
+            "for {long:.3} s: {requests} requests, due from {first:.3} s to {last:.3} s, over at {over:.3} s"
         )
     }
 }
@@ -440,8 +446,8 @@ mod tests {
         assert_eq!(
             spans,
             [
-                Span { first: at(100), last: at(900), over: at(5100), failed: 3 },
-                Span { first: at(2000), last: at(2000), over: at(2001), failed: 1 },
+                Span { first: at(100), last: at(900), over: at(5100), requests: 3 },
+                Span { first: at(2000), last: at(2000), over: at(2001), requests: 1 },
             ]
         );
         assert_eq!(Span::of(Vec::new()), []);

@@ -204,6 +204,6 @@ fn run_prints_json_and_fails_when_a_request_does() {
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["failed_by_kind"]["connect_refused"], 40);
     assert_eq!(report["failures"][0]["kind"], "connect_refused");
-    assert_eq!(report["spans"][0]["failed"], 40);
+    assert_eq!(report["spans"][0]["requests"], 40);
     assert_eq!(report["methods"]["POST"]["failed"], report["not_idempotent"]["failed"]);
 }

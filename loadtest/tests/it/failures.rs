@@ -32,7 +32,7 @@ fn assert_all_failed(report: &Report, kind: FailureKind, reason: &str) {
     }
     assert_eq!(report.idempotent.failed_by_kind[&kind], 10, "{report}");
     assert_eq!(report.not_idempotent.requests, 0);
-    assert_eq!((report.spans.len(), report.spans[0].failed), (1, 10), "{report}");
+    assert_eq!((report.spans.len(), report.spans[0].requests), (1, 10), "{report}");
     assert_eq!(report.bad_for(), Duration::from_millis(45), "from the first due time to the last");
     let last = report.failures.iter().map(|failure| failure.due).max().unwrap();
     assert_eq!(last, Duration::from_millis(45), "the tenth is due 9 × 5 ms after the start");

@@ -302,6 +302,8 @@ fn slow_requests_are_counted_whatever_becomes_of_them() {
     };
     let report = run(load(50, 5000));
     assert_eq!((report.slow, report.failed), (10, 0), "{report}");
+    let span = report.slow_spans[0];
+    assert_eq!((span.requests, span.first.as_millis(), span.last.as_millis()), (10, 0, 90), "{report}");
     assert!(report.to_string().contains("waited over 50ms: 10"), "{report}");
     let report = run(load(20, 50));
     assert_eq!((report.slow, report.failed), (10, 10), "{report}");
