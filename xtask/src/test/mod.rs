@@ -51,6 +51,8 @@ enum Step {
     Binary,
     /// The manifests, admitted by a real API server and acted upon by its controllers
     Deploy,
+    /// The test bed's own node: pods run, and nothing stays behind
+    Node,
 }
 
 /// How a step went.
@@ -136,7 +138,9 @@ impl Step {
                 architecture::check()?;
             }
             Step::Generated => generated::check()?,
-            Step::Apiserver | Step::Binary | Step::Deploy => return control_plane::run(self, rest),
+            Step::Apiserver | Step::Binary | Step::Deploy | Step::Node => {
+                return control_plane::run(self, rest);
+            }
         }
         Ok(Counts::default())
     }
