@@ -154,8 +154,7 @@ impl Origin {
             return Ok(Reporting::default());
         }
         let identity = identity(crate::variable("POD_NAME"), Path::new("/proc/sys/kernel/hostname"));
-        let Name(lease) = &settings.lease_name;
-        let lease = LeaseSettings::new(&connected.namespace, lease, &identity);
+        let lease = LeaseSettings::new(&connected.namespace, "portolan", &identity);
         let (election, holding) = Election::new(connected.client.clone(), lease);
         let (client, events) = (connected.client.clone(), EventSettings::new(identity));
         let writer = EventWriter::new(client, events, findings, holding, registry)

@@ -62,10 +62,9 @@ pub struct Report {
     pub not_idempotent: Tally,
     /// Requests by method.
     pub methods: BTreeMap<String, Tally>,
-    /// Requests of the clients that keep their connections; some of these go first on a connection that had to be opened
-    /// again, as [`Failure::new_connection`] tells.
+    /// Requests on kept connections.
     pub kept_connections: Tally,
-    /// Requests of the clients that open a connection for each.
+    /// Requests on a new connection each.
     pub new_connections: Tally,
     /// Connections opened after the start.
     pub connections_opened: u64,
@@ -369,8 +368,8 @@ impl Report {
         let parts = [
             ("idempotent", &self.idempotent),
             ("not idempotent", &self.not_idempotent),
-            ("keep connections", &self.kept_connections),
-            ("new connections", &self.new_connections),
+            ("on kept connections", &self.kept_connections),
+            ("on new connections", &self.new_connections),
         ];
         for (name, tally) in parts.into_iter().chain(by_method).filter(|(_, tally)| tally.requests > 0) {
             writeln!(f, "{name:<20} {tally}")?;

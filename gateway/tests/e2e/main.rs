@@ -1,0 +1,40 @@
+//! The life of an application on a real cluster, step by step, with Portolan in front of it: everything deployed by the
+//! manifests of `deploy/`, traffic through the NodePort.
+//!
+//! `cargo xtask test --only e2e` runs the short form, `cargo xtask walk` the full numbers. The steps share one cluster
+//! and run one after the other; each removes what it made.
+//!
+//! ```text
+//! step.rs      one step: its figures, what it made, what to print when it fails
+//! cluster.rs   the node, its images, Portolan on it            app.rs      sample applications
+//! gateway.rs   Portolan's pods and what they show              traffic.rs  load, and what came of each request
+//! watch.rs     changes of objects as they happen               wait.rs     for what nobody tells
+//! plan.rs      short or full numbers                           figures.rs  what is printed and handed on
+//! ```
+#![allow(
+    clippy::unwrap_used,
+    reason = "the whole file is tests and what they share; a panic is how they fail"
+)]
+#![allow(clippy::print_stdout, reason = "the figures, for whoever runs it with --nocapture")]
+#![allow(dead_code, reason = "a kit: each step takes its own part of it")]
+
+mod app;
+mod cluster;
+mod figures;
+mod gateway;
+#[path = "../binary/http.rs"]
+mod http;
+mod plan;
+mod step;
+mod step_01_create_and_expose;
+mod step_02_scale;
+mod step_05_never_ready;
+mod step_06_all_terminating;
+mod traffic;
+mod wait;
+mod watch;
+
+#[test]
+fn they_are_not_left_out_on_ci() {
+    portolan_testbed::assert_not_left_out_on_ci();
+}

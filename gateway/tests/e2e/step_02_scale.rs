@@ -1,0 +1,93 @@
+//! Scaled 1 → 6 → 2 under load: no request fails, the new pods share the load, connections to the leaving pods drain.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use tokio::time::Instant;
+
+use crate::app::{App, Blueprint, Pod};
+use crate::figures::time;
+use crate::step::{self, Step};
+use crate::traffic::{self, Flow, by_upstream};
+use crate::{gateway, wait};
+
+/// An answer takes this long, so that there is always something under way at a pod that leaves.
+const LATENCY: Duration = Duration::from_millis(100);
+/// How far from an equal share a pod's may be.
+const UNEVEN: f64 = 0.25;
+
+#[test]
+#[ignore = "needs a node: cargo xtask test --only e2e"]
+fn scaled_up_and_down() {
+    step::run(2, "scale 1 → 6 → 2", |step| {
+        let app = Blueprint::named("scale").well_behaved().latency(LATENCY).create(step)?;
+        let rate = step.plan.rate;
+        let portolan = Flow::start(traffic::through_portolan(&app.path(), rate).with_posts(0.1, "order"))?;
+        let kube_proxy = traffic::through_kube_proxy(step.cluster, &app, rate)?.with_posts(0.1, "order");
+        let kube_proxy = Flow::start(kube_proxy)?;
+
+        app.scale(6)?;
+        app.wait_for_rollout()?;
+        let shares = shares(step, &app, &portolan, 6)?;
+        app.scale(2)?;
+        let drained = drained(step, &app)?;
+        // A watched load goes on for a while: what fails late fails too.
+        wait::look(step.plan.look);
+
+        let (portolan, kube_proxy) = (portolan.stop()?, kube_proxy.stop()?);
+        step.figures.note("requests", portolan.report.requests);
+        step.figures.beside("failed", portolan.report.failed, kube_proxy.report.failed);
+        step.figures.note("shares of the six pods, %", shares);
+        step.figures.note("connections to the leaving pods gone after", time(drained));
+        step.none_failed("through Portolan", &portolan)
+    });
+}
+
+/// Once every pod is known, each answers its share.
+fn shares(step: &Step, app: &App, flow: &Flow, count: usize) -> Result<String> {
+    let begun = Instant::now();
+    wait::until("an answer of every pod", Duration::from_secs(10), || {
+        let answers = flow.book().due_between(begun, Instant::now());
+        Ok((by_upstream(&answers).len() == count).then_some(()))
+    })?;
+    let from = Instant::now();
+    wait::look(step.plan.look);
+    let answers = flow.book().due_between(from, Instant::now());
+    let counts = by_upstream(&answers);
+    let total: usize = counts.values().sum();
+    let equal = total as f64 / count as f64;
+    for pod in app.pods()? {
+        let own = *counts.get(&pod.name).unwrap_or(&0) as f64;
+        ensure!((own / equal - 1.0).abs() <= UNEVEN, "{}: {own} of {total} answers: {counts:?}", pod.name);
+    }
+    let percent = |count: &usize| 100.0 * *count as f64 / total as f64;
+    let (least, most) = (counts.values().min().map(percent), counts.values().max().map(percent));
+    Ok(format!("{:.1} to {:.1}", least.unwrap_or_default(), most.unwrap_or_default()))
+}
+
+/// How long after a pod was told to go the gateways held a connection to it, of the pod for which that took longest.
+/// Meanwhile the pods serve on: their preStop hook takes two seconds.
+fn drained(step: &Step, app: &App) -> Result<Duration> {
+    let told = Instant::now();
+    let leaving = wait::until("four pods that leave", Duration::from_secs(20), || {
+        let leaving: Vec<_> = app.pods()?.into_iter().filter(|pod| pod.terminating).collect();
+        Ok((leaving.len() == 4).then_some(leaving))
+    })?;
+    let addresses: Vec<_> = leaving.iter().map(Pod::address).collect::<Result<_>>()?;
+    let gateways = gateway::pods(step.cluster)?;
+    wait::until("no connection to a leaving pod", Duration::from_secs(10), || {
+        let held = held(step, &gateways, &addresses)?;
+        Ok((held == 0).then(|| told.elapsed()))
+    })
+}
+
+fn held(step: &Step, gateways: &[Pod], addresses: &[Ipv4Addr]) -> Result<usize> {
+    let mut count = 0;
+    for gateway in gateways {
+        for address in addresses {
+            count += gateway.connections_to(step.cluster, "portolan", *address)?.len();
+        }
+    }
+    Ok(count)
+}
