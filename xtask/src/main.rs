@@ -7,6 +7,7 @@ mod image;
 mod surroundings;
 mod test;
 mod tools;
+mod walk;
 
 use std::process::ExitCode;
 
@@ -31,6 +32,8 @@ enum Command {
     Image(image::Arguments),
     /// Measurements, optimised
     Bench(bench::Arguments),
+    /// The life of an application on a real node, with the full numbers; writes docs/evidence/rollouts.md
+    Walk(walk::Arguments),
     /// Write the files that the code generates
     Generate,
 }
@@ -41,6 +44,7 @@ fn main() -> Result<ExitCode> {
         Command::Test(arguments) => return test::run(&arguments),
         Command::Image(arguments) => image::run(&arguments)?,
         Command::Bench(arguments) => bench::run(&arguments)?,
+        Command::Walk(arguments) => return walk::run(&arguments),
         Command::Generate => test::write_generated()?,
     }
     Ok(ExitCode::SUCCESS)

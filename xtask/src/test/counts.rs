@@ -9,13 +9,13 @@ use anyhow::{Context, Result};
 
 /// Tests that ran.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Counts {
-    pub(super) passed: u64,
-    pub(super) failed: u64,
+pub(crate) struct Counts {
+    pub(crate) passed: u64,
+    pub(crate) failed: u64,
 }
 
 /// Runs `cargo test …`, shows its output as it comes and counts.
-pub(super) fn run(command: &mut Command) -> Result<Counts> {
+pub(crate) fn run(command: &mut Command) -> Result<Counts> {
     let shown = format!("{command:?}");
     let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot run {shown}"))?;
     let output = child.stdout.take().context("standard output is piped")?;

@@ -3,6 +3,7 @@
 mod architecture;
 mod control_plane;
 mod counts;
+mod e2e;
 mod generated;
 
 use std::process::ExitCode;
@@ -12,9 +13,10 @@ use anyhow::Result;
 use clap::ValueEnum;
 use portolan_testbed::sweep;
 
-use self::counts::Counts;
 use crate::tools::{self, cargo};
 
+pub(crate) use counts::Counts;
+pub(crate) use counts::run as run_and_count;
 pub(crate) use generated::write as write_generated;
 
 #[derive(Debug, clap::Args)]
@@ -51,8 +53,8 @@ enum Step {
     Binary,
     /// The manifests, admitted by a real API server and acted upon by its controllers
     Deploy,
-    /// The test bed's own node: pods run, and nothing stays behind
-    Node,
+    /// The life of an application on a real node, with Portolan in front of it: the short walk
+    E2e,
 }
 
 /// How a step went.
@@ -138,9 +140,8 @@ impl Step {
                 architecture::check()?;
             }
             Step::Generated => generated::check()?,
-            Step::Apiserver | Step::Binary | Step::Deploy | Step::Node => {
-                return control_plane::run(self, rest);
-            }
+            Step::Apiserver | Step::Binary | Step::Deploy => return control_plane::run(self, rest),
+            Step::E2e => return e2e::run(rest),
         }
         Ok(Counts::default())
     }

@@ -1,0 +1,16 @@
+//! The short walk: gateway/tests/e2e on a node of its own.
+
+use anyhow::Result;
+use portolan_testbed::is_root;
+
+use super::control_plane::left_out;
+use super::counts::{self, Counts};
+use crate::walk::Ground;
+
+pub(super) fn run(rest: &[String]) -> Result<Counts> {
+    if !is_root() {
+        return left_out("e2e");
+    }
+    let ground = Ground::prepare()?;
+    counts::run(&mut ground.steps(rest)?)
+}
