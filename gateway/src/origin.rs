@@ -154,7 +154,8 @@ impl Origin {
             return Ok(Reporting::default());
         }
         let identity = identity(crate::variable("POD_NAME"), Path::new("/proc/sys/kernel/hostname"));
-        let lease = LeaseSettings::new(&connected.namespace, "portolan", &identity);
+        let Name(lease) = &settings.lease_name;
+        let lease = LeaseSettings::new(&connected.namespace, lease, &identity);
         let (election, holding) = Election::new(connected.client.clone(), lease);
         let (client, events) = (connected.client.clone(), EventSettings::new(identity));
         let writer = EventWriter::new(client, events, findings, holding, registry)

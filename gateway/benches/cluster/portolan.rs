@@ -1,6 +1,7 @@
 //! The real binary, logged in with the rights that `deploy/` gives it.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -25,7 +26,8 @@ impl Portolan {
     /// Creates the namespaces and rights of `deploy/`.
     pub(crate) fn prepare(control_plane: &ControlPlane) -> Result<()> {
         let deploy = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy");
-        control_plane.kubectl(&["create", "namespace", NAMESPACE])?;
+        let namespace = format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {NAMESPACE}}}\n");
+        control_plane.apply(&namespace)?;
         let base = control_plane.kubectl(&["kustomize", &format!("{deploy}/base")])?;
         // Only who it is and what it may: no controller runs here that could do something with the rest.
         let rights = base
@@ -50,19 +52,34 @@ impl Portolan {
 
     /// Starts it with two workers on the Services of the namespace `shop`, and returns when it is ready.
     pub(crate) fn start(control_plane: &ControlPlane) -> Result<Self> {
-        let kubeconfig = control_plane.service_account_kubeconfig(OWN, "portolan")?;
-        let status = SocketAddr::from((ADDRESS, 9902));
+        Self::start_with(&Self::kubeconfig(control_plane)?, &[])
+    }
+
+    /// The kubeconfig of its ServiceAccount, which the API server makes.
+    pub(crate) fn kubeconfig(control_plane: &ControlPlane) -> Result<PathBuf> {
+        control_plane.service_account_kubeconfig(OWN, "portolan")
+    }
+
+    /// Starts it so with more flags. Needs no API server.
+    pub(crate) fn start_with(kubeconfig: &Path, more: &[&str]) -> Result<Self> {
+        let status = Self::status();
         let child = Command::new(env!("CARGO_BIN_EXE_portolan"))
             .args(["run", "--workers", "2", "--namespaces", NAMESPACE, "--default-namespace", NAMESPACE])
             .args(["--listen", &Self::edge().to_string(), "--listen-cluster", &format!("{ADDRESS}:8081")])
             .args(["--status", &status.to_string(), "--admin", "127.0.0.1:9901"])
             .args(["--access-log", "off", "--log", "warn"])
+            .args(more)
             .env("KUBECONFIG", kubeconfig)
             .stdin(Stdio::null())
             .spawn()?;
         let mut portolan = Self { child };
         portolan.wait_until_ready(status)?;
         Ok(portolan)
+    }
+
+    /// Where its readiness stands.
+    pub(crate) fn status() -> SocketAddr {
+        SocketAddr::from((ADDRESS, 9902))
     }
 
     /// Where callers from outside ask.

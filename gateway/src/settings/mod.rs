@@ -147,6 +147,9 @@ settings! {
     Startup snapshot_max_age: Duration = "snapshot-max-age" "1h" "TIME" by value::duration;
     /// Write findings as Events onto the Kubernetes objects at fault (one replica does).
     Startup events: bool = "events" "true" "BOOL" by value::switch;
+    /// The Lease, in the own namespace, whose holder writes them. Two installations in one namespace need two; the Role
+    /// of `deploy/base` grants this one by its name.
+    Startup lease_name: Name = "lease-name" "portolan" "NAME" by value::one;
     /// Which Services are routed to: `annotated` takes those with the annotation `portolan.dev/expose: "true"` or in a
     /// namespace with that label; `all` takes every one but `default/kubernetes`, those in `kube-system` and Portolan's
     /// own. `portolan.dev/expose: "false"` always hides.

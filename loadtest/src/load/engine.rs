@@ -79,7 +79,7 @@ async fn open_loop(
             let (client, newcomers) = (client.clone(), newcomers.clone());
             tasks.spawn_local(async move {
                 let _permit = newcomers.acquire().await.expect("the semaphore is never closed");
-                client.one(&mut None, ticket, draw.shot).await;
+                client.one(&mut None, ticket, draw).await;
             });
         } else {
             hall.enter(Some((ticket, draw)));
@@ -99,7 +99,7 @@ async fn open_loop(
 /// One kept connection: takes tickets until it is sent home.
 async fn keep_sending(client: Rc<Client>, hall: Rc<Hall>, mut connection: Option<Connection>) {
     while let Some((ticket, draw)) = hall.next().await {
-        client.one(&mut connection, ticket, draw.shot).await;
+        client.one(&mut connection, ticket, draw).await;
     }
 }
 
@@ -150,7 +150,7 @@ async fn closed_loop(
                 let draw = client.draw();
                 let mut own = None;
                 let on = if draw.new_connection { &mut own } else { &mut connection };
-                if !client.one(on, ticket, draw.shot).await {
+                if !client.one(on, ticket, draw).await {
                     // A refused connection fails at once: without a pause the loop would only measure itself.
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }

@@ -92,11 +92,11 @@ impl Client {
 
     /// Sends the request of one ticket on `connection`, opening or replacing it as needed, and records the outcome:
     /// true if it was answered as expected.
-    pub(super) async fn one(&self, connection: &mut Option<Connection>, ticket: Ticket, shot: usize) -> bool {
+    pub(super) async fn one(&self, connection: &mut Option<Connection>, ticket: Ticket, draw: Draw) -> bool {
         let progress = Progress::default();
         let begun = Instant::now();
         let deadline = ticket.due + self.load.timeout;
-        let exchange = self.exchange(connection, shot, &progress);
+        let exchange = self.exchange(connection, draw.shot, &progress);
         let result = match tokio::time::timeout_at(deadline, exchange).await {
             Ok(result) => result,
             Err(_) => Err(progress.step.get().timed_out()),
@@ -106,13 +106,13 @@ impl Client {
             // Whatever state it is in, nothing more can be trusted on it.
             *connection = None;
         }
-        self.record(ticket, shot, begun, ended, &progress, result)
+        self.record(ticket, draw, begun, ended, &progress, result)
     }
 
     fn record(
         &self,
         ticket: Ticket,
-        shot: usize,
+        draw: Draw,
         begun: Instant,
         ended: Instant,
         progress: &Progress,
@@ -120,7 +120,7 @@ impl Client {
     ) -> bool {
         let answered = result.is_ok();
         let upstream = progress.upstream.take();
-        let method = &self.load.mix[shot].method;
+        let method = &self.load.mix[draw.shot].method;
         let (new_connection, retried) = (!progress.reused.get(), progress.retried.get());
         if let Some(observer) = &self.load.observer {
             observer.see(&Seen {
@@ -150,7 +150,7 @@ impl Client {
         let latency = ended.saturating_duration_since(ticket.due);
         self.recorder.ended(&Outcome {
             method: method.clone(),
-            new_connection,
+            keeps: !draw.new_connection,
             retried,
             latency,
             slow: latency > self.load.slow_after,

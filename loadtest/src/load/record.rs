@@ -61,8 +61,8 @@ struct Book {
 #[derive(Debug, Clone)]
 pub(super) struct Outcome {
     pub(super) method: Method,
-    /// Whether it was the first request on its connection.
-    pub(super) new_connection: bool,
+    /// Whether its client keeps connections.
+    pub(super) keeps: bool,
     /// Whether it was sent a second time.
     pub(super) retried: bool,
     /// From its due time.
@@ -206,7 +206,7 @@ impl Book {
         let of_class =
             if outcome.method.is_idempotent() { &mut self.idempotent } else { &mut self.not_idempotent };
         let of_connection =
-            if outcome.new_connection { &mut self.new_connections } else { &mut self.kept_connections };
+            if outcome.keeps { &mut self.kept_connections } else { &mut self.new_connections };
         let of_method = match self.methods.get_mut(outcome.method.as_str()) {
             Some(tally) => tally,
             None => self.methods.entry(outcome.method.to_string()).or_default(),

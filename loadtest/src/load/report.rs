@@ -62,9 +62,10 @@ pub struct Report {
     pub not_idempotent: Tally,
     /// Requests by method.
     pub methods: BTreeMap<String, Tally>,
-    /// Requests on kept connections.
+    /// Requests of the clients that keep their connections; some of these go first on a connection that had to be opened
+    /// again, as [`Failure::new_connection`] tells.
     pub kept_connections: Tally,
-    /// Requests on a new connection each.
+    /// Requests of the clients that open a connection for each.
     pub new_connections: Tally,
     /// Connections opened after the start.
     pub connections_opened: u64,
@@ -368,8 +369,8 @@ impl Report {
         let parts = [
             ("idempotent", &self.idempotent),
             ("not idempotent", &self.not_idempotent),
-            ("on kept connections", &self.kept_connections),
-            ("on new connections", &self.new_connections),
+            ("keep connections", &self.kept_connections),
+            ("new connections", &self.new_connections),
         ];
         for (name, tally) in parts.into_iter().chain(by_method).filter(|(_, tally)| tally.requests > 0) {
             writeln!(f, "{name:<20} {tally}")?;

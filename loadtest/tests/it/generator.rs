@@ -124,6 +124,9 @@ fn the_mix_is_drawn_by_its_shares() {
     assert_eq!(report.upstreams["a"], 2000);
     // The seed is fixed: these are the counts that it draws, near 20 % of 2,000.
     assert!((340..460).contains(&report.connections_opened), "{report}");
+    assert_eq!(report.new_connections.requests, report.connections_opened, "{report}");
+    assert_eq!(report.methods["POST"].requests, report.not_idempotent.requests);
+    assert!((150..250).contains(&report.not_idempotent.requests), "near 10 %: {report}");
 }
 
 #[test]
@@ -238,7 +241,7 @@ fn a_stale_connection_fails_the_request_or_is_tried_anew() {
         (10, 10, 10, 0),
         "{strict}"
     );
-    assert_eq!(strict.kept_connections.retriable, 10);
+    assert_eq!((strict.kept_connections.requests, strict.kept_connections.retriable), (20, 10));
     assert!(strict.failures.iter().all(|failure| failure.retriable && !failure.new_connection), "{strict}");
 
     let lenient = run(load(true));

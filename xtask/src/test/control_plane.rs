@@ -1,7 +1,7 @@
 //! The tests that need a control plane: each test binary gets its own, in a network namespace of its own.
 
 use anyhow::{Result, bail};
-use portolan_testbed::{Programs, is_root};
+use portolan_testbed::{NodePrograms, Programs, is_root};
 
 use super::Step;
 use super::counts::{self, Counts};
@@ -16,11 +16,12 @@ struct Suite {
     extent: Extent,
 }
 
-const SUITES: [Suite; 4] = [
+const SUITES: [Suite; 5] = [
     Suite { step: Step::Apiserver, target: "control_plane", extent: Extent::ApiServer },
     Suite { step: Step::Apiserver, target: "apiserver", extent: Extent::ApiServer },
     Suite { step: Step::Binary, target: "rollouts", extent: Extent::ApiServer },
     Suite { step: Step::Deploy, target: "deploy", extent: Extent::Controllers },
+    Suite { step: Step::Node, target: "node", extent: Extent::Node },
 ];
 
 pub(super) fn run(step: Step, rest: &[String]) -> Result<Counts> {
@@ -31,6 +32,10 @@ pub(super) fn run(step: Step, rest: &[String]) -> Result<Counts> {
     }
     tools::network_tools()?;
     Programs::build()?;
+    if suites.iter().any(|suite| suite.extent == Extent::Node) {
+        tools::node_tools()?;
+        NodePrograms::build()?;
+    }
     // Compiled before anything runs, so that no API server waits beside the compiler; and all of it, since the tests
     // start other programs of the workspace.
     tools::run(cargo().args(["test", "--workspace", "--no-run"]))?;

@@ -53,6 +53,8 @@ enum Step {
     Binary,
     /// The manifests, admitted by a real API server and acted upon by its controllers
     Deploy,
+    /// The test bed's own node: pods run, and nothing stays behind
+    Node,
     /// The life of an application on a real node, with Portolan in front of it: the short walk
     E2e,
 }
@@ -140,7 +142,9 @@ impl Step {
                 architecture::check()?;
             }
             Step::Generated => generated::check()?,
-            Step::Apiserver | Step::Binary | Step::Deploy => return control_plane::run(self, rest),
+            Step::Apiserver | Step::Binary | Step::Deploy | Step::Node => {
+                return control_plane::run(self, rest);
+            }
             Step::E2e => return e2e::run(rest),
         }
         Ok(Counts::default())
