@@ -103,7 +103,8 @@ impl ControlPlane {
         ControlPlane::attach(Path::new(&folder))
     }
 
-    /// The control plane whose folder this is. Dropping it ends nothing.
+    /// The control plane whose folder this is. Dropping it ends nothing, and what is restarted through it lives on
+    /// until the control plane is stopped or swept.
     ///
     /// # Errors
     /// When the folder holds no description, or what it describes has ended.

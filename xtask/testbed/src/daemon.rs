@@ -23,7 +23,9 @@ pub(crate) struct Daemon {
     pub(crate) netns: Option<String>,
     /// The file that holds the mount namespace it runs in, when that is not the machine's own.
     pub(crate) mounts: Option<PathBuf>,
-    /// End it together with the thread that started it. Only for starters that live as long as they need it.
+    /// End it together with the thread that started it. Only for starters that live as long as they need it: whoever
+    /// reads this from a file is another one, for instance the thread of one test among others.
+    #[serde(skip)]
     pub(crate) ends_with_starter: bool,
 }
 
