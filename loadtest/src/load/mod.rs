@@ -55,7 +55,8 @@ pub struct Load {
     pub mix: Vec<Shot>,
     /// When requests are sent.
     pub pace: Pace,
-    /// How many connections are kept and used again.
+    /// How many connections are kept and used again. When all are busy the next request waits ([`Report::queued`]), as in a
+    /// client with a bounded pool: while some answers take seconds, as many times the rate are needed.
     pub connections: usize,
     /// The share of requests, 0 to 1, that go on a new connection each, beside the kept ones.
     pub new_connections: f64,
