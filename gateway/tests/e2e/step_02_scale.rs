@@ -1,5 +1,6 @@
 //! Scaled 1 → 6 → 2 under load: no request fails, the new pods share the load, connections to the leaving pods drain.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -7,9 +8,11 @@ use anyhow::{Result, ensure};
 use tokio::time::Instant;
 
 use crate::app::{App, Blueprint, Pod};
+use crate::cluster::NAMESPACE;
 use crate::figures::time;
 use crate::step::{self, Step};
 use crate::traffic::{self, Flow, by_upstream};
+use crate::watch::Watch;
 use crate::{gateway, wait};
 
 /// An answer takes this long, so that there is always something under way at a pod that leaves.
@@ -30,8 +33,7 @@ fn scaled_up_and_down() {
         app.scale(6)?;
         app.wait_for_rollout()?;
         let shares = shares(step, &app, &portolan, 6)?;
-        app.scale(2)?;
-        let drained = drained(step, &app)?;
+        let drained = drained(step, &app, 4, || app.scale(2))?;
         // A watched load goes on for a while: what fails late fails too.
         wait::look(step.plan.look);
 
@@ -68,26 +70,34 @@ fn shares(step: &Step, app: &App, flow: &Flow, count: usize) -> Result<String> {
 
 /// How long after a pod was told to go the gateways held a connection to it, of the pod for which that took longest.
 /// Meanwhile the pods serve on: their preStop hook takes two seconds.
-fn drained(step: &Step, app: &App) -> Result<Duration> {
-    let told = Instant::now();
-    let leaving = wait::until("four pods that leave", Duration::from_secs(20), || {
-        let leaving: Vec<_> = app.pods()?.into_iter().filter(|pod| pod.terminating).collect();
-        Ok((leaving.len() == 4).then_some(leaving))
+fn drained(step: &Step, app: &App, count: usize, leave: impl FnOnce() -> Result<()>) -> Result<Duration> {
+    // Everything known beforehand, so that looking takes no time.
+    let gateways: Vec<_> = gateway::pods(step.cluster)?
+        .iter()
+        .map(|gateway| step.cluster.control_plane().container_pid(NAMESPACE, &gateway.name, "portolan"))
+        .collect::<Result<_>>()?;
+    let watch = Watch::start(step.cluster, &["pods", "--selector", &app.selector()])?;
+    leave()?;
+    let mut leaving: BTreeMap<Ipv4Addr, Instant> = BTreeMap::new();
+    let mut drained = BTreeMap::new();
+    wait::until("no connection to a leaving pod", Duration::from_secs(20), || {
+        while let Some(event) = watch.heard() {
+            let pod = Pod::of(&event.object);
+            if pod.terminating {
+                leaving.entry(pod.address()?).or_insert(event.at);
+            }
+        }
+        for (address, told) in &leaving {
+            if !drained.contains_key(address) && held(&gateways, *address)? == 0 {
+                drained.insert(*address, told.elapsed());
+            }
+        }
+        Ok((drained.len() == count).then_some(()))
     })?;
-    let addresses: Vec<_> = leaving.iter().map(Pod::address).collect::<Result<_>>()?;
-    let gateways = gateway::pods(step.cluster)?;
-    wait::until("no connection to a leaving pod", Duration::from_secs(10), || {
-        let held = held(step, &gateways, &addresses)?;
-        Ok((held == 0).then(|| told.elapsed()))
-    })
+    Ok(drained.into_values().max().unwrap_or_default())
 }
 
-fn held(step: &Step, gateways: &[Pod], addresses: &[Ipv4Addr]) -> Result<usize> {
-    let mut count = 0;
-    for gateway in gateways {
-        for address in addresses {
-            count += gateway.connections_to(step.cluster, "portolan", *address)?.len();
-        }
-    }
-    Ok(count)
+fn held(gateways: &[i32], address: Ipv4Addr) -> Result<usize> {
+    let counts = gateways.iter().map(|process| Ok(gateway::connections(*process, address)?.len()));
+    counts.sum()
 }

@@ -45,6 +45,8 @@ fn all_pods_terminating_and_still_serving() {
         step.figures.beside("served on for", time(served), time(served_by_kube_proxy));
         step.figures.beside("failed before the last pod was gone", early, early_by_kube_proxy);
         ensure!(early == 0, "{early} requests failed while a pod still served\n{}", portolan.report);
+        let whole = Duration::from_secs(SERVES[2]);
+        ensure!(served >= whole, "the last pod serves for {whole:?}, the last answer came after {served:?}");
         let all = by_upstream(&portolan.book.due_between(told, told + served));
         ensure!(all.len() == SERVES.len(), "not every terminating pod was asked: {all:?}");
         Ok(())

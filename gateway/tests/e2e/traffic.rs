@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Result;
-use portolan_loadtest::load::{Load, Observer, Pace, Report, Running};
+use http::Method;
+use portolan_loadtest::load::{FailureKind, Load, Observer, Pace, Report, Running};
 use tokio::time::Instant;
 
 use crate::app::App;
@@ -35,6 +36,9 @@ pub(crate) struct Entry {
     pub(crate) due: Instant,
     pub(crate) ended: Instant,
     pub(crate) answered: bool,
+    pub(crate) failure: Option<FailureKind>,
+    pub(crate) status: Option<u16>,
+    pub(crate) method: Method,
     pub(crate) upstream: Option<String>,
 }
 
@@ -75,6 +79,9 @@ impl Flow {
                 due: seen.due,
                 ended: seen.ended,
                 answered: seen.answered,
+                failure: seen.failure,
+                status: seen.status,
+                method: seen.method.clone(),
                 upstream: seen.upstream.map(str::to_owned),
             });
         });
@@ -84,6 +91,11 @@ impl Flow {
     /// What has come of it so far.
     pub(crate) fn book(&self) -> &Book {
         &self.book
+    }
+
+    /// The figures since the last call of this, or since the start.
+    pub(crate) fn phase(&self) -> Report {
+        self.running.phase()
     }
 
     /// Stops sending, and returns when every request has ended.

@@ -51,6 +51,11 @@ impl Watch {
         Ok(Watch { child, events, what: arguments.join(" ") })
     }
 
+    /// The next change that has been heard of already.
+    pub(crate) fn heard(&self) -> Option<Event> {
+        self.events.try_recv().ok()
+    }
+
     /// The first change for which `look` finds something.
     ///
     /// # Errors
