@@ -39,6 +39,7 @@ mod metrics;
 mod namespace;
 pub mod node;
 mod request;
+mod token_file;
 mod watch;
 
 use std::sync::Arc;

@@ -81,11 +81,13 @@ pub(crate) fn follow(started: Settings, said: Said, followed: Option<Followed>) 
     if let Some(Followed { map, mut texts, .. }) = followed {
         tokio::spawn(async move {
             while texts.changed().await.is_ok() {
-                // Without the ConfigMap (deleted, or not yet seen) what was last in force stays so.
-                let Some(text) = texts.borrow_and_update().clone() else { continue };
-                let (taken, found) = take(&started, &said, &map, &text);
+                let text = texts.borrow_and_update().clone();
+                let (taken, found) = match text {
+                    Some(text) => take(&started, &said, &map, &text),
+                    None => (None, vec![missing(&map)]),
+                };
                 for finding in &found {
-                    tracing::warn!(%finding, "the ConfigMap asks for something that cannot be honoured");
+                    tracing::warn!(%finding, "the ConfigMap cannot be honoured as it is");
                 }
                 findings_out.send_replace(Arc::new(found));
                 if let Some(taken) = taken {
@@ -127,6 +129,16 @@ fn take(started: &Settings, said: &Said, map: &ResourceRef, text: &str) -> (Opti
     (Some(started.with_live_of(&wanted)), findings)
 }
 
+/// Without the ConfigMap what was last in force stays so.
+fn missing(map: &ResourceRef) -> Finding {
+    let message = format!(
+        "there is no ConfigMap {} with a key portolan.yaml in namespace {}: the settings in force stay as they were, \
+         and no change of them is seen. Create it (deploy/base has one), or run without the setting config-map",
+        map.name, map.namespace
+    );
+    Finding::warning(map, "data[\"portolan.yaml\"]", "MissingConfigMap", message)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,5 +169,14 @@ mod tests {
         let findings = live.findings.borrow_and_update().clone();
         assert!(findings[0].message.contains("\"everything\" cannot be used"), "{}", findings[0]);
         assert_eq!(live.settings.borrow().expose, Expose::All, "the last good settings stay");
+
+        texts.send_replace(None);
+        live.findings.changed().await.unwrap();
+        assert_eq!(live.findings.borrow_and_update()[0].reason, "MissingConfigMap");
+        assert_eq!(live.settings.borrow().expose, Expose::All, "the last good settings stay");
+
+        texts.send_replace(Some("expose: annotated".into()));
+        live.settings.changed().await.unwrap();
+        assert!(live.findings.borrow_and_update().is_empty());
     }
 }

@@ -14,6 +14,15 @@ pub(super) fn source_resource() -> ResourceRef {
     ResourceRef::new("Source", "", "kubernetes")
 }
 
+/// What it means that the credentials are not believed: no Role helps then.
+pub(super) fn unauthenticated(failure: &Failure, meaning: &str) -> String {
+    format!(
+        "The API server does not accept Portolan's credentials ({failure}). {meaning}. A new token in the file of its \
+         ServiceAccount (or of the kubeconfig) is taken up by itself; if none comes, look at the kubelet of this node, \
+         or recreate the pod"
+    )
+}
+
 /// What is asked for, and what it means to be denied it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Wanted {
@@ -64,11 +73,11 @@ impl Access {
     }
 
     fn denied(&mut self, namespace: &str, failure: &Failure) {
+        let finding = self.finding(namespace, failure);
         // The text of each attempt may differ; the finding need not.
-        if self.denied.contains_key(namespace) {
+        if self.denied.get(namespace).is_some_and(|before| before.reason == finding.reason) {
             return;
         }
-        let finding = self.finding(namespace, failure);
         // Once for all namespaces: the findings name each.
         if !std::mem::replace(&mut self.has_warned, true) {
             warn!(%finding, "a right is missing");
@@ -79,11 +88,15 @@ impl Access {
 
     fn finding(&self, namespace: &str, failure: &Failure) -> Finding {
         let Wanted { resource, verbs, meaning, granted_by } = self.wanted;
+        let field = format!("{resource} in namespace {namespace}");
+        if failure.is_unauthenticated() {
+            let message = unauthenticated(failure, meaning);
+            return Finding::warning(&source_resource(), field, "Unauthenticated", message);
+        }
         let message = format!(
             "Portolan may not {verbs} {resource} in namespace {namespace} ({failure}). {meaning}. \
              Grant {verbs} on {resource} to its ServiceAccount, as {granted_by} does"
         );
-        let field = format!("{resource} in namespace {namespace}");
         Finding::warning(&source_resource(), field, "AccessDenied", message)
     }
 

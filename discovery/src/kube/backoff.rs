@@ -1,11 +1,13 @@
 //! How long to wait before the API server is asked again.
 //!
-//! Two speeds. What passes by itself within seconds (connection refused, a restart, 5xx, an answer that makes no sense)
-//! is tried again after at most 2 s, because every second of it is a second in which pods move unseen. What needs a
-//! person or relief (401, 403, 404, 429) is tried after up to 30 s. Each sort counts its own failures: an API server that
-//! comes back denies everything for a moment, until it has read its rules, and then finds every version too old (410).
-//! The first of each after an outage must be a short wait. Full jitter in both: the replicas of a gateway lose an API
-//! server in the same instant and must not come back in the same instant.
+//! Three speeds. What passes by itself within seconds (connection refused, a restart, 5xx, an answer that makes no
+//! sense) is tried again after at most 2 s, because every second of it is a second in which pods move unseen. So is
+//! 401: the kubelet writes a new token without anybody's help, and nobody tells when. What needs a person (403, 404) is
+//! tried after up to 10 s: whoever grants the right waits for it to count. What needs relief (429) is tried after up to
+//! 30 s. Each sort counts its own failures: an API server that comes back denies everything for a moment, until it has
+//! read its rules, and then finds every version too old (410). The first of each after an outage must be a short wait.
+//! Full jitter in all: the replicas of a gateway lose an API server in the same instant and must not come back in the
+//! same instant.
 
 use std::time::Duration;
 
@@ -20,6 +22,8 @@ pub struct BackoffTimings {
     pub passing: Duration,
     /// The longest wait for a refusal.
     pub refused: Duration,
+    /// The longest wait when the server wants to be asked less.
+    pub throttled: Duration,
 }
 
 impl Default for BackoffTimings {
@@ -27,7 +31,8 @@ impl Default for BackoffTimings {
         Self {
             first: Duration::from_millis(200),
             passing: Duration::from_secs(2),
-            refused: Duration::from_secs(30),
+            refused: Duration::from_secs(10),
+            throttled: Duration::from_secs(30),
         }
     }
 }
@@ -38,26 +43,27 @@ pub(crate) struct Backoff {
     timings: BackoffTimings,
     passing: u32,
     refused: u32,
+    throttled: u32,
     expired: u32,
 }
 
 impl Backoff {
     pub(crate) fn new(timings: BackoffTimings) -> Self {
-        Self { timings, passing: 0, refused: 0, expired: 0 }
+        Self { timings, passing: 0, refused: 0, throttled: 0, expired: 0 }
     }
 
     /// Something came that proves the API server is well.
     pub(crate) fn reset(&mut self) {
-        (self.passing, self.refused, self.expired) = (0, 0, 0);
+        *self = Self::new(self.timings);
     }
 
     /// The wait after one more failure.
     pub(crate) fn next(&mut self, failure: &Failure) -> Duration {
-        let refused = failure.is_refusal();
-        let (cap, failures) = match (refused, failure.is_gone()) {
-            (true, _) => (self.timings.refused, &mut self.refused),
-            (false, true) => (self.timings.passing, &mut self.expired),
-            (false, false) => (self.timings.passing, &mut self.passing),
+        let (cap, failures) = match failure {
+            _ if failure.is_throttling() => (self.timings.throttled, &mut self.throttled),
+            _ if failure.is_refusal() => (self.timings.refused, &mut self.refused),
+            _ if failure.is_gone() => (self.timings.passing, &mut self.expired),
+            _ => (self.timings.passing, &mut self.passing),
         };
         let grown = self.timings.first.saturating_mul(1 << (*failures).min(20));
         *failures = failures.saturating_add(1);
@@ -66,7 +72,9 @@ impl Backoff {
         let jittered = random_between(floor, grown.min(cap));
         match failure.retry_after() {
             // Not before the server wants it, and spread behind that, so that not everyone returns in the same second.
-            Some(wanted) if refused => wanted.min(cap) + random_between(Duration::ZERO, floor * 4),
+            Some(wanted) if failure.is_throttling() => {
+                wanted.min(cap) + random_between(Duration::ZERO, floor * 4)
+            }
             Some(_) | None => jittered,
         }
     }
@@ -86,14 +94,15 @@ mod tests {
     }
 
     #[test]
-    fn what_passes_waits_two_seconds_at_most_and_a_refusal_thirty() {
+    fn each_sort_has_a_longest_wait_of_its_own() {
         for (failure, cap) in [
             (Failure::Unreachable("refused".into()), 2),
             (Failure::Garbled("html".into()), 2),
             (answered(500, None), 2),
             (answered(503, Some(20)), 2),
-            (answered(401, None), 30),
-            (answered(403, None), 30),
+            (answered(401, None), 2),
+            (answered(403, None), 10),
+            (answered(404, None), 10),
             (answered(429, None), 30),
         ] {
             let mut backoff = Backoff::new(BackoffTimings::default());

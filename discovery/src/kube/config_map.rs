@@ -21,8 +21,9 @@ use super::watch::{Closed, Observer, Report, Target, Watch, WatchTimings};
 /// What is told of a followed key.
 #[derive(Debug)]
 pub struct Followed {
-    /// Its text now and after each change. It is `None` before the first look and while the ConfigMap or the key does not
-    /// exist; while the API server is away or the right is missing, what was last seen stays.
+    /// Its text now and after each change. It is `None` before the first look, which counts as a change, and while the
+    /// ConfigMap or the key does not exist; while the API server is away or the right is missing, what was last seen
+    /// stays.
     pub texts: watch::Receiver<Option<Arc<str>>>,
     /// The right that is missing, while it is.
     pub findings: watch::Receiver<Arc<Vec<Finding>>>,
@@ -60,8 +61,13 @@ pub fn follow_with(
         granted_by: "deploy/base",
     });
     let findings = access.findings();
-    let observer =
-        Follower { namespace: namespace.to_owned(), key: key.to_owned(), text: text.clone(), access };
+    let observer = Follower {
+        namespace: namespace.to_owned(),
+        key: key.to_owned(),
+        text: text.clone(),
+        has_looked: false,
+        access,
+    };
     let watch = Watch::<ConfigMap, _>::new(client, target, timings, metrics.of("ConfigMap"), observer);
     let task = async move {
         tokio::select! {
@@ -77,16 +83,18 @@ struct Follower {
     namespace: String,
     key: String,
     text: watch::Sender<Option<Arc<str>>>,
+    has_looked: bool,
     access: Access,
 }
 
 impl Follower {
-    fn publish(&self, object: Option<&ConfigMap>) {
+    fn publish(&mut self, object: Option<&ConfigMap>) {
         let new = object
             .and_then(|object| object.data.as_ref()?.get(&self.key))
             .map(|text| Arc::from(text.as_str()));
+        let is_first = !std::mem::replace(&mut self.has_looked, true);
         self.text.send_if_modified(|old| {
-            let changed = *old != new;
+            let changed = *old != new || is_first;
             *old = new;
             changed
         });

@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use http::header::USER_AGENT;
+use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use tower::util::MapRequestLayer;
 
 use super::request::causes;
+use super::token_file::TokenFile;
 
 /// Where to look for the API server.
 #[derive(Debug, Clone, Default)]
@@ -85,9 +88,21 @@ pub async fn connect(options: &ConnectOptions) -> Result<Connected, ConnectError
     let agent = HeaderValue::from_static(concat!("portolan/", env!("CARGO_PKG_VERSION")));
     config.headers.push((USER_AGENT, agent));
     let (namespace, server) = (config.default_namespace.clone(), config.cluster_url.to_string());
-    let client = Client::try_from(config)
-        .map_err(|error| ConnectError::Credentials { origin: origin.clone(), why: causes(&error) })?;
+    let client = client(config).map_err(|why| ConnectError::Credentials { origin: origin.clone(), why })?;
     Ok(Connected { client, namespace, origin, server })
+}
+
+/// The client's own reading of a token file is a minute behind the file.
+fn client(mut config: Config) -> Result<Client, String> {
+    let token = match config.auth_info.token {
+        Some(_) => None,
+        None => config.auth_info.token_file.take().map(TokenFile::read).transpose()?,
+    };
+    let builder = ClientBuilder::try_from(config).map_err(|error| causes(&error))?;
+    Ok(match token {
+        None => builder.build(),
+        Some(token) => builder.with_layer(&MapRequestLayer::new(move |request| token.sign(request))).build(),
+    })
 }
 
 async fn find(options: &ConnectOptions) -> Result<(Config, String), ConnectError> {

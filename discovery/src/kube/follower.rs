@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch as watch_channel};
 use tokio::time::{Instant, sleep_until};
 use tracing::info;
 
-use super::access::source_resource;
+use super::access::{source_resource, unauthenticated};
 use super::decode::reference;
 use super::request::Failure;
 use super::watch::{Closed, Malformed, Observer, Report};
@@ -142,11 +142,19 @@ impl Followed {
                 (true, true) => "What was last known serves on, changes are not seen",
                 (true, false) => "The gateway is not ready before it may",
             };
+            let make = if self.required { Finding::error } else { Finding::warning };
+            if failure.is_unauthenticated() {
+                let message = unauthenticated(failure, meaning);
+                return Some(make(&source, field, "Unauthenticated", message));
+            }
+            let granted_by = match &self.namespace {
+                Some(_) => "deploy/base does for its own namespace and deploy/namespace-access for others",
+                None => "deploy/components/all-namespaces does",
+            };
             let message = format!(
                 "Portolan may not {verbs} {resource} in {place} ({failure}). {meaning}. \
-                 Grant {verbs} on {resource} to its ServiceAccount, as deploy/base does",
+                 Grant {verbs} on {resource} to its ServiceAccount, as {granted_by}",
             );
-            let make = if self.required { Finding::error } else { Finding::warning };
             return Some(make(&source, field, "AccessDenied", message));
         }
         if self.is_polled() && failure.is_not_found() {

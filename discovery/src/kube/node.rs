@@ -55,7 +55,7 @@ async fn ask(client: &Client, name: &str) -> ControlFlow<Option<String>, Failure
             info!(node = name, zone, "zone of the own node");
             ControlFlow::Break(zone)
         }
-        Err(failure) if failure.is_denied() || failure.is_not_found() => {
+        Err(failure) if failure.is_refusal() => {
             info!(
                 node = name, %failure,
                 "zone of the own node cannot be read, zone hints are not followed; give --zone or the right to get the node"

@@ -52,9 +52,20 @@ impl Failure {
         matches!(self.code(), Some(401 | 403))
     }
 
-    /// Whether trying again soon is pointless (or unkind).
+    /// Whether the credentials are not believed: a token that has run out or whose key was changed, until a new one is
+    /// in its file.
+    pub(crate) fn is_unauthenticated(&self) -> bool {
+        self.code() == Some(401)
+    }
+
+    /// Whether somebody has to do something first: grant a right, create a namespace.
     pub(crate) fn is_refusal(&self) -> bool {
-        matches!(self.code(), Some(401 | 403 | 404 | 429))
+        matches!(self.code(), Some(403 | 404))
+    }
+
+    /// Whether the server wants to be asked less.
+    pub(crate) fn is_throttling(&self) -> bool {
+        self.code() == Some(429)
     }
 
     /// Whether the version asked for is too old.
@@ -106,7 +117,8 @@ impl Failure {
             Self::Garbled(_) => "garbled",
             Self::Ended => "ended",
             Self::WentBack { .. } => "went_back",
-            Self::Answered { code: 401 | 403, .. } => "denied",
+            Self::Answered { code: 401, .. } => "unauthenticated",
+            Self::Answered { code: 403, .. } => "denied",
             Self::Answered { code: 410, .. } => "expired",
             Self::Answered { code: 429, .. } => "throttled",
             Self::Answered { code: 500..=599, .. } => "server_error",

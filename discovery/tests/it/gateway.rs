@@ -29,6 +29,7 @@ pub(crate) fn timings() -> WatchTimings {
             first: Duration::from_millis(20),
             passing: Duration::from_millis(60),
             refused: Duration::from_secs(5),
+            throttled: Duration::from_secs(5),
         },
     }
 }
