@@ -18,7 +18,7 @@ use super::request::{Failure, fetch};
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// From one question to the next, while there is no answer.
-const RETRY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(10));
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(4));
 
 const ZONE: &str = "topology.kubernetes.io/zone";
 

@@ -93,3 +93,20 @@ async fn the_zone_of_a_node_is_read_if_it_may_be() {
     server.fail(NODES, &[Ask::Get], FORBIDDEN);
     assert_eq!(node::zone(&server.client(), "n1").await, None);
 }
+
+#[tokio::test]
+async fn the_zone_of_a_node_is_asked_for_until_the_api_server_answers() {
+    const NODES: &str = "/api/v1/nodes";
+    let mut server = ApiServer::stopped().await;
+    let labels = json!({"topology.kubernetes.io/zone": "eu-1a"});
+    server.put(NODES, json!({"metadata": {"name": "n1", "labels": labels}}));
+    let client = server.client();
+    let zone = tokio::spawn(async move { node::zone(&client, "n1").await });
+    server.fail(NODES, &[Ask::Get], Fault::Status(503, "starting", None));
+    server.resume().await;
+    server.wait_for_one_more(NODES, Ask::Get).await;
+    assert!(!zone.is_finished(), "a server that cannot answer now has not said that there is no zone");
+    server.heal();
+    let zone = tokio::time::timeout(std::time::Duration::from_secs(20), zone).await;
+    assert_eq!(zone.unwrap().unwrap().as_deref(), Some("eu-1a"));
+}
