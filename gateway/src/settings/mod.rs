@@ -142,8 +142,8 @@ settings! {
     /// The folder must be there and writable, with room for two such files: a megabyte for 4,000 endpoints each. None
     /// given: everything is learned anew. In a pod, put it on an `emptyDir`, which outlives the container.
     Startup snapshot_file: Option<PathBuf> = "snapshot-file" "" "FILE" by value::optional;
-    /// How long ago the picture in `snapshot-file` may last have been known to be right for a start from it. The time
-    /// stands still while the gateway is out of touch with its source, and goes on otherwise.
+    /// How old the picture in `snapshot-file` may be for a start from it. It does not grow old while the gateway is in
+    /// touch with its source; its age counts from the moment that touch was lost.
     Startup snapshot_max_age: Duration = "snapshot-max-age" "1h" "TIME" by value::duration;
     /// Write findings as Events onto the Kubernetes objects at fault (one replica does).
     Startup events: bool = "events" "true" "BOOL" by value::switch;
