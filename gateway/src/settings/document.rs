@@ -39,7 +39,10 @@ fn describe(page: &mut String, spec: &Spec) -> std::fmt::Result {
     for line in spec.help.lines() {
         writeln!(page, "{}", line.trim())?;
     }
-    writeln!(page, "\n- flag: `--{} {}`{repeated}", spec.name, spec.placeholder)?;
+    // A switch takes its value behind an equals sign only: alone it means true.
+    let before_value = if spec.switch { "[=" } else { " " };
+    let after_value = if spec.switch { "]" } else { "" };
+    writeln!(page, "\n- flag: `--{}{before_value}{}{after_value}`{repeated}", spec.name, spec.placeholder)?;
     writeln!(page, "- variable: `{}`", spec.variable())?;
     writeln!(page, "- default: {default}")?;
     writeln!(page, "- takes effect: {scope}")
