@@ -11,6 +11,9 @@ use crate::step::Step;
 use crate::watch::has_condition;
 use crate::{http, wait};
 
+/// How long the preStop hook of a well-behaved pod takes: so long it serves on as if nothing was.
+pub(crate) const PRE_STOP: Duration = Duration::from_secs(2);
+
 /// An application to be made. Its pods are ready once the kubelet's probe of each second has seen them.
 #[derive(Debug, Clone)]
 pub(crate) struct Blueprint {
@@ -65,10 +68,10 @@ impl Blueprint {
         self.env("ECHO_ON_TERM", "exit")
     }
 
-    /// A pod as it should be: a preStop hook of two seconds, then it finishes what is under way.
+    /// A pod as it should be: a preStop hook of [`PRE_STOP`], then it finishes what is under way.
     #[must_use]
     pub(crate) fn well_behaved(self) -> Blueprint {
-        Blueprint { pre_stop: Some(Duration::from_secs(2)), ..self }.env("ECHO_ON_TERM", "finish")
+        Blueprint { pre_stop: Some(PRE_STOP), ..self }.env("ECHO_ON_TERM", "finish")
     }
 
     #[must_use]

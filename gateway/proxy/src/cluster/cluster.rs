@@ -143,7 +143,11 @@ impl ClusterState {
         let standings = normal(&said.endpoints);
         let endpoints = standings
             .iter()
-            .map(|said_of| Arc::new(Endpoint::new(&said.id, said_of.key.clone(), now)))
+            .map(|said_of| {
+                let endpoint = Endpoint::new(&said.id, said_of.key.clone(), now);
+                endpoint.set_draining(said_of.readiness == Readiness::Draining);
+                Arc::new(endpoint)
+            })
             .collect();
         Self {
             generation,
@@ -178,6 +182,7 @@ impl ClusterState {
             if said_of.readiness == Readiness::Ready && !was_ready {
                 endpoint.became_ready(now);
             }
+            endpoint.set_draining(said_of.readiness == Readiness::Draining);
             endpoints.push(endpoint);
         }
         left.extend(known.map(|(gone, _)| Arc::clone(gone)));

@@ -43,6 +43,8 @@ struct Inner {
     check_failed: AtomicBool,
     /// Whether it left its cluster.
     retired: AtomicBool,
+    /// Whether its source says that it is on its way out.
+    draining: AtomicBool,
     /// Since when it is ready, for slow start; 0 for those that were ready when the cluster was first seen.
     ready_since: AtomicU64,
     /// When it last answered anything, coarsely.
@@ -93,6 +95,7 @@ impl Endpoint {
             on_trial: AtomicBool::new(false),
             check_failed: AtomicBool::new(false),
             retired: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
             ready_since: AtomicU64::new(0),
             last_answer: AtomicU64::new(0),
             id: NEXT_ID.fetch_add(1, Relaxed),
@@ -125,6 +128,11 @@ impl Endpoint {
     /// Whether it left its cluster: no new request comes, connections to it are closed when idle.
     pub fn is_retired(&self) -> bool {
         self.0.retired.load(Acquire)
+    }
+
+    /// Whether it is on its way out: connections to it are not kept for long.
+    pub fn is_draining(&self) -> bool {
+        self.0.draining.load(Acquire)
     }
 
     /// Whether it works.
@@ -266,6 +274,10 @@ impl Endpoint {
         }
         let age = Duration::from_micros(self.clock(now).saturating_sub(since));
         (age.as_secs_f32() / span.as_secs_f32()).clamp(0.1, 1.0)
+    }
+
+    pub(crate) fn set_draining(&self, draining: bool) {
+        self.0.draining.store(draining, Release);
     }
 
     pub(crate) fn retire(&self) {

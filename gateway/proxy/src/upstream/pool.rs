@@ -23,6 +23,10 @@ use crate::worker::Worker;
 /// now, and no look at the socket can rule that out.
 const FRESH_ENOUGH: Duration = Duration::from_secs(1);
 
+/// How long a connection to an endpoint on its way out stays idle at most. Some servers do not end before their clients
+/// have closed; one that still gets requests, because nothing else is ready, keeps the connections that carry them.
+const DRAINING_KEEP: Duration = Duration::from_millis(500);
+
 /// One worker's idle connections.
 #[derive(Default)]
 pub(crate) struct Pool {
@@ -87,13 +91,14 @@ impl Pool {
         shelf.idle.push(Idle { connection, since: Instant::now() });
     }
 
-    /// Closes what has been idle for too long, what the other side has closed, and all that belongs to endpoints
-    /// which left their cluster.
+    /// Closes what has been idle for too long, earlier if its endpoint is on its way out, what the other side has closed,
+    /// and all that belongs to endpoints which left their cluster.
     pub(crate) fn sweep(&self, now: Instant, keep: Duration) {
         self.shelves.borrow_mut().retain(|_, shelf| {
             if shelf.endpoint.is_retired() {
                 return false;
             }
+            let keep = if shelf.endpoint.is_draining() { keep.min(DRAINING_KEEP) } else { keep };
             shelf.idle.retain(|idle| {
                 !idle.connection.sender.is_closed() && now.saturating_duration_since(idle.since) < keep
             });

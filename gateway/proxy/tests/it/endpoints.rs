@@ -1,6 +1,6 @@
 //! Connections belong to endpoints, and endpoints come and go.
 
-use portolan_model::Endpoint;
+use portolan_model::{Endpoint, Readiness};
 
 use crate::harness::{Gateway, Setup, Upstream, Wire, get, ok};
 
@@ -43,6 +43,28 @@ async fn connections_to_an_endpoint_that_left_are_closed() {
     assert_eq!(other.next_message().await.unwrap().text(), "done");
     assert!(busy.is_closed().await);
     assert_eq!(client.ask(&get("/orders/")).await.status(), 503);
+}
+
+/// It stays in its cluster until it has gone, so that it can serve if nothing else is ready.
+#[tokio::test]
+async fn idle_connections_to_a_draining_endpoint_are_closed() {
+    let upstream = Upstream::new().await;
+    let gateway = Gateway::orders(&[upstream.address]).await;
+    let mut client = Wire::connect(gateway.edge).await;
+    client.write(&get("/orders/")).await;
+    let mut idle = upstream.accept().await;
+    idle.next_message().await.unwrap();
+    idle.write(&ok("", "")).await;
+    client.next_message().await.unwrap();
+
+    let draining = Endpoint { readiness: Readiness::Draining, ..Endpoint::new(upstream.address) };
+    gateway.set_endpoints(vec![draining]).await;
+    assert!(idle.is_closed().await);
+    client.write(&get("/orders/")).await;
+    let mut again = upstream.accept().await;
+    again.next_message().await.unwrap();
+    again.write(&ok("still here", "")).await;
+    assert_eq!(client.next_message().await.unwrap().text(), "still here");
 }
 
 /// Another pod gets the address of one that went: nothing of the former is used for it.
