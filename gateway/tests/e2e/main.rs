@@ -24,12 +24,15 @@ mod figures;
 mod gateway;
 #[path = "../binary/http.rs"]
 mod http;
+mod kept;
 mod plan;
 mod step;
 mod step_01_create_and_expose;
 mod step_02_scale;
+mod step_03_rollouts;
 mod step_05_never_ready;
 mod step_06_all_terminating;
+mod step_08_gateway;
 mod traffic;
 mod wait;
 mod watch;
