@@ -460,7 +460,7 @@ fn describe(
     let api_server = daemon("kube-apiserver", &programs.kube_apiserver, arguments);
     let controllers = (options.controllers || options.node).then(|| {
         let program = &programs.kube_controller_manager;
-        daemon("kube-controller-manager", program, controller_arguments(&folder))
+        daemon("kube-controller-manager", program, controller_arguments(&folder, node.is_some()))
     });
     let netns = options.netns.clone();
     Ok(Description {
@@ -528,9 +528,9 @@ fn service_arguments(folder: &Path, node: bool) -> Vec<String> {
     ]
 }
 
-fn controller_arguments(folder: &Path) -> Vec<String> {
+fn controller_arguments(folder: &Path, node: bool) -> Vec<String> {
     let kubeconfig = folder.join("kubeconfig").display().to_string();
-    vec![
+    let mut arguments = vec![
         format!("--kubeconfig={kubeconfig}"),
         format!("--service-account-private-key-file={}", folder.join("pki/sa.key").display()),
         format!("--root-ca-file={}", folder.join("pki/ca.crt").display()),
@@ -538,7 +538,14 @@ fn controller_arguments(folder: &Path) -> Vec<String> {
         "--secure-port=0".to_owned(),
         "--kube-api-qps=200".to_owned(),
         "--kube-api-burst=400".to_owned(),
-    ]
+    ];
+    if node {
+        // In a cluster for work these controllers lose their lease with the API server, and the next leader gives every
+        // node its time anew. Ours stay, and would call the node lost as soon as the API server is back: before the
+        // kubelet's first word, all pods unready.
+        arguments.push("--node-monitor-grace-period=15m".to_owned());
+    }
+    arguments
 }
 
 impl Description {
