@@ -90,7 +90,13 @@ pub static SERVICE_ANNOTATIONS: &[Annotation] = &[
         name: "health-interval",
         values: "a duration such as 10s",
         meaning: "From the start of one check to the start of the next.",
-        read: |asked, value| set(&mut checks(asked)?.interval, duration(value)),
+        read: |asked, value| {
+            let check = checks(asked)?;
+            set(&mut check.interval, duration(value))?;
+            // A hung endpoint would else hold up its own next check; `health-timeout` is read after this.
+            check.timeout = check.timeout.min(check.interval / 2);
+            Ok(())
+        },
     },
     Annotation {
         name: "health-timeout",

@@ -574,19 +574,23 @@ fn policies_by_annotation() {
     assert_eq!(policy("portolan.dev/affinity: client-ip").affinity, Affinity::ClientIp);
     assert_eq!(policy("portolan.dev/affinity: 'header:X-User'").affinity, Affinity::Header("x-user".into()));
     let check = policy(
-        "portolan.dev/health-interval: 3s, portolan.dev/health-path: '/up?x=1', portolan.dev/healthy-threshold: '1'",
+        "portolan.dev/health-interval: 4s, portolan.dev/health-path: '/up?x=1', portolan.dev/healthy-threshold: '1'",
     );
     assert_eq!(
         check.health_check,
         Some(HealthCheck {
             probe: Probe::Http("/up?x=1".into()),
-            interval: Duration::from_secs(3),
+            interval: Duration::from_secs(4),
             timeout: Duration::from_secs(2),
             healthy_threshold: 1,
             unhealthy_threshold: 3,
         })
     );
     assert_eq!(policy("portolan.dev/health: tcp").health_check.unwrap().probe, Probe::Tcp);
+    let often = "portolan.dev/health: tcp, portolan.dev/health-interval: 1s";
+    assert_eq!(policy(often).health_check.unwrap().timeout, Duration::from_millis(500));
+    let slow = format!("portolan.dev/health-timeout: 900ms, {often}");
+    assert_eq!(policy(&slow).health_check.unwrap().timeout, Duration::from_millis(900));
     let timeouts = policy(
         "portolan.dev/connect-timeout: 250ms, portolan.dev/response-timeout: 1m30s, portolan.dev/request-timeout: 2m, \
          portolan.dev/stream-idle-timeout: 1h",
