@@ -28,16 +28,28 @@ pub(crate) struct Figure {
 }
 
 impl Figures {
-    /// One JSON object a line, by step; none when no step passed.
+    /// One JSON object a line, by step; none when no step passed. The parts of one step become one.
     ///
     /// # Errors
     /// When a line is not such an object.
     pub(crate) fn read(path: &Path) -> Result<Vec<Figures>> {
         let text = if path.exists() { fs::read_to_string(path)? } else { String::new() };
         let parse = |line: &str| serde_json::from_str(line).with_context(|| format!("not figures: {line}"));
-        let mut steps: Vec<Figures> = text.lines().map(parse).collect::<Result<_>>()?;
-        steps.sort_by_key(|figures| figures.step);
+        let mut parts: Vec<Figures> = text.lines().map(parse).collect::<Result<_>>()?;
+        parts.sort_by_key(|figures| figures.step);
+        let mut steps: Vec<Figures> = Vec::new();
+        for part in parts {
+            match steps.last_mut().filter(|step| step.step == part.step) {
+                Some(step) => step.join(part),
+                None => steps.push(part),
+            }
+        }
         Ok(steps)
+    }
+
+    fn join(&mut self, part: Figures) {
+        self.took_s += part.took_s;
+        self.figures.extend(part.figures);
     }
 
     /// For the terminal.
