@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, node_port};
@@ -25,6 +26,7 @@ pub(crate) struct Blueprint {
     pre_stop: Option<Duration>,
     grace: Duration,
     exposed: bool,
+    probed: bool,
     deployment: Value,
 }
 
@@ -58,6 +60,7 @@ impl Blueprint {
             pre_stop: None,
             grace: Duration::from_secs(30),
             exposed: true,
+            probed: true,
             deployment: json!({}),
         }
     }
@@ -103,6 +106,12 @@ impl Blueprint {
     pub(crate) fn annotate(mut self, name: &str, value: &str) -> Blueprint {
         self.annotations.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// Without a readiness probe: ready as soon as it runs, and for as long.
+    #[must_use]
+    pub(crate) fn without_probe(self) -> Blueprint {
+        Blueprint { probed: false, ..self }
     }
 
     /// How long the kubelet waits after SIGTERM.
@@ -183,13 +192,15 @@ impl Blueprint {
                 { "name": "http", "containerPort": 8080 },
                 { "name": "management", "containerPort": 8081 },
             ],
-            "readinessProbe": {
+            "resources": { "requests": { "cpu": "10m", "memory": "8Mi" } },
+        });
+        if self.probed {
+            container["readinessProbe"] = json!({
                 "httpGet": { "path": "/healthz", "port": "http" },
                 "periodSeconds": 1,
                 "failureThreshold": 2,
-            },
-            "resources": { "requests": { "cpu": "10m", "memory": "8Mi" } },
-        });
+            });
+        }
         if let Some(time) = self.pre_stop {
             container["lifecycle"] = json!({ "preStop": { "sleep": { "seconds": time.as_secs() } } });
         }
@@ -310,5 +321,27 @@ impl Pod {
     /// When it has none yet.
     pub(crate) fn address(&self) -> Result<Ipv4Addr> {
         self.address.with_context(|| format!("the pod {} has no address yet", self.name))
+    }
+
+    /// Process 1 of one of its containers, on this machine. It does not ask the API server.
+    ///
+    /// # Errors
+    /// When the container does not run.
+    pub(crate) fn process(&self, cluster: &Cluster, container: &str) -> Result<Pid> {
+        let process =
+            cluster.control_plane().container_pid(crate::cluster::NAMESPACE, &self.name, container)?;
+        Pid::from_raw(process).context("a process id is not 0")
+    }
+
+    /// `kill -9` of one of its containers; returns when its process is gone.
+    ///
+    /// # Errors
+    /// As [`Pod::process`].
+    pub(crate) fn kill(&self, cluster: &Cluster, container: &str) -> Result<()> {
+        let process = self.process(cluster, container)?;
+        let what = format!("kill -9 of {container} in {}", self.name);
+        kill_process(process, Signal::KILL).with_context(|| what.clone())?;
+        wait::until(&what, Duration::from_secs(10), || Ok(test_kill_process(process).err()))?;
+        Ok(())
     }
 }
