@@ -30,6 +30,7 @@ mod step;
 mod step_01_create_and_expose;
 mod step_02_scale;
 mod step_03_rollouts;
+mod step_04_self_healing;
 mod step_05_never_ready;
 mod step_06_all_terminating;
 mod step_08_gateway;
