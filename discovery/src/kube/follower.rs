@@ -166,7 +166,7 @@ impl Followed {
         }
         let meaning = match self.settled {
             true => "What was last known serves on, changes are not seen",
-            false => "The gateway is not ready before it has answered",
+            false => "Until it answers, the gateway is ready only if it found a snapshot file to start from",
         };
         let message = format!(
             "{resource} in {place} cannot be watched: {failure}. {meaning}. It is tried again by itself"

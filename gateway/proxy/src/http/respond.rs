@@ -163,7 +163,9 @@ fn json(failure: &Failure, status: StatusCode, request_id: &HeaderValue) -> Resp
         message: &failure.message,
         request_id: request_id.to_str().unwrap_or_default(),
     };
-    let body = serde_json::to_vec(&told).expect("a struct of texts and a number is valid JSON");
+    let mut body = serde_json::to_vec(&told).expect("a struct of texts and a number is valid JSON");
+    // For people at a terminal.
+    body.push(b'\n');
     own("application/json", body.into())
 }
 

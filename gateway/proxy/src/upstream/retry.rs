@@ -8,7 +8,9 @@
 //!
 //! Never after a time-out (the endpoint may be at work, and more load is what it needs least), never after a byte of a
 //! response, at most `max_retries` times, each time to another endpoint while there is one, and within the cluster's
-//! retry budget. Bodies are not kept for a retry. So one race is left: the endpoint closes an idle connection while a
+//! retry budget. A refused connection leads to an endpoint that has not been tried without counting as one of those
+//! times: it costs next to nothing, and when most pods of a Service go at once, two retries are soon used up on the dead
+//! ones. Bodies are not kept for a retry. So one race is left: the endpoint closes an idle connection while a
 //! `POST` is on its way; `pool` makes it small, and what remains is answered with 502 rather than sent twice.
 
 use std::rc::Rc;
@@ -24,11 +26,20 @@ use crate::cluster::{AffinityKey, Cluster, Outcome, Pick, PickContext};
 use crate::error::{Failure, Reason};
 use crate::http::exchange::{Exchange, Upload};
 
-/// Endpoints that one request has been tried on; retries are few.
+/// Endpoints that one request has been tried on: as many as a request is ever sent to.
 #[derive(Default)]
 struct Tried {
-    ids: [u64; 4],
+    ids: [u64; 8],
     count: usize,
+    /// How many of the policy's retries have been used.
+    retries: u32,
+}
+
+/// An attempt that failed and may be followed by another.
+struct Failed {
+    failure: Failure,
+    /// Whether the endpoint refused the connection.
+    refused: bool,
 }
 
 /// A response's head, and where the rest comes from.
@@ -59,18 +70,20 @@ pub(crate) async fn send(
     let replayable = is_idempotent(&parts.method) && has_no_body;
     let copyable = parts.method.is_safe() && has_no_body;
     let mut tried = Tried::default();
-    let mut fresh = false;
+    let mut failed: Option<Failed> = None;
     loop {
         let now = Instant::now();
         let context = PickContext { now, affinity, tried: tried.as_slice(), copyable };
         let mut pick = worker.balancers.borrow_mut().pick(cluster, &context).map_err(|_| no_endpoints())?;
+        let fresh = failed.is_some();
+        if let Some(failed) = failed {
+            tried.allow(failed, exchange, &pick)?;
+        }
         begin(exchange, &pick);
         if let Some(trial) = pick.take_trial() {
             try_out(worker, trial, parts.clone());
         }
-        let retries_left =
-            tried.count < usize::try_from(pick.policy().retry.max_retries).unwrap_or(usize::MAX);
-        let copy = (replayable && retries_left).then(|| parts.clone());
+        let copy = (replayable && tried.has_retries(&pick)).then(|| parts.clone());
         let broken = match attempt(exchange, &pick, parts, replayable, fresh).await {
             Ok(answered) => {
                 pick.record(Outcome::Answered(answered.response.status()));
@@ -82,33 +95,26 @@ pub(crate) async fn send(
         if let Some(outcome) = broken.outcome {
             pick.record(outcome);
         }
-        parts = again(exchange, &pick, broken, copy, retries_left && tried.push(pick.endpoint().id()))?;
-        fresh = true;
+        let Broken { failure, outcome, progress, unsent } = broken;
+        let again = again(exchange, progress, unsent, copy).filter(|_| tried.push(&pick));
+        let Some(again) = again else { return Err(failure) };
+        parts = again;
+        failed = Some(Failed { failure, refused: outcome == Some(Outcome::ConnectFailed) });
     }
 }
 
-/// The request's head for another attempt.
+/// The request's head for another attempt, if the rule allows one.
 fn again(
     exchange: &Exchange,
-    pick: &Pick,
-    broken: Broken,
+    progress: Progress,
+    unsent: Option<Parts>,
     copy: Option<Parts>,
-    retries_left: bool,
-) -> Result<Parts, Failure> {
+) -> Option<Parts> {
     let untouched = matches!(exchange.upload_state(), Upload::Untouched | Upload::Done);
-    let parts = match broken.progress {
-        Progress::NothingWritten if untouched => broken.unsent.or(copy),
+    match progress {
+        Progress::NothingWritten if untouched => unsent.or(copy),
         Progress::DiedUnanswered => copy,
         Progress::NothingWritten | Progress::Final => None,
-    };
-    let (true, Some(parts)) = (retries_left, parts) else { return Err(broken.failure) };
-    let worker = exchange.client.worker();
-    if worker.balancers.borrow_mut().allow_retry(pick.cluster(), Instant::now()) {
-        worker.metrics.retries.one();
-        Ok(parts)
-    } else {
-        worker.metrics.retries_denied.one();
-        Err(broken.failure)
     }
 }
 
@@ -136,11 +142,35 @@ impl Tried {
         &self.ids[..self.count]
     }
 
-    /// Whether there was room for one more.
-    fn push(&mut self, id: u64) -> bool {
-        let Some(slot) = self.ids.get_mut(self.count) else { return false };
-        *slot = id;
+    fn has_retries(&self, pick: &Pick) -> bool {
+        self.retries < pick.policy().retry.max_retries
+    }
+
+    /// Whether another attempt may follow the one at this endpoint, as far as the endpoints tell.
+    fn push(&mut self, pick: &Pick) -> bool {
+        let retries_are_off = pick.policy().retry.max_retries == 0;
+        let Some(slot) = self.ids.get_mut(self.count).filter(|_| !retries_are_off) else { return false };
+        *slot = pick.endpoint().id();
         self.count += 1;
         true
+    }
+
+    /// Takes one retry, at the endpoint picked for it, from the policy's number and from the cluster's budget.
+    fn allow(&mut self, before: Failed, exchange: &Exchange, pick: &Pick) -> Result<(), Failure> {
+        let is_free = before.refused && !self.as_slice().contains(&pick.endpoint().id());
+        if !is_free {
+            if !self.has_retries(pick) {
+                return Err(before.failure);
+            }
+            self.retries += 1;
+        }
+        let worker = exchange.client.worker();
+        if worker.balancers.borrow_mut().allow_retry(pick.cluster(), Instant::now()) {
+            worker.metrics.retries.one();
+            Ok(())
+        } else {
+            worker.metrics.retries_denied.one();
+            Err(before.failure)
+        }
     }
 }

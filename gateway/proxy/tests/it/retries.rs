@@ -21,15 +21,30 @@ async fn a_refused_connection_costs_nothing_but_time() {
     }
 }
 
+/// Most pods of a Service go at once: dead ones are passed by until the one that lives.
 #[tokio::test]
-async fn when_nobody_can_be_reached_it_is_502_after_three_attempts() {
+async fn refused_connections_are_no_retries_while_an_endpoint_is_untried() {
+    let live = Upstream::new().await.answer_all();
+    let mut addresses = vec![live];
+    for _ in 0..5 {
+        addresses.push(nobody().await);
+    }
+    let gateway = Gateway::orders(&addresses).await;
+    let mut client = Wire::connect(gateway.edge).await;
+    for _ in 0..6 {
+        assert_eq!(client.ask(&get("/orders/")).await.status(), 200);
+    }
+}
+
+#[tokio::test]
+async fn when_nobody_can_be_reached_it_is_502_after_all_were_tried_and_two_once_more() {
     let gateway = Gateway::orders(&[nobody().await, nobody().await, nobody().await, nobody().await]).await;
     let mut client = Wire::connect(gateway.edge).await;
     let answer = client.ask(&get("/orders/")).await;
     assert_eq!((answer.status(), answer.reason()), (502, "connect_failed"));
     let line = gateway.logged(|line| line["reason"] == "connect_failed").await;
-    assert_eq!(line["attempts"], 3);
-    gateway.metric_is("portolan_retries_total", 2.0).await;
+    assert_eq!(line["attempts"], 6);
+    gateway.metric_is("portolan_retries_total", 5.0).await;
 }
 
 /// (b): an idempotent request without a body, whose connection died before the first byte of a response.
