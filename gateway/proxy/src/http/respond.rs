@@ -222,7 +222,7 @@ mod tests {
         let Body::Own(body) = response.body() else { panic!("a body of our own") };
         assert_eq!(
             body,
-            "{\"status\":503,\"reason\":\"no_endpoints\",\"message\":\"nobody is \\\"there\\\"\",\"request_id\":\"r1\"}"
+            "{\"status\":503,\"reason\":\"no_endpoints\",\"message\":\"nobody is \\\"there\\\"\",\"request_id\":\"r1\"}\n"
         );
         let response =
             failure(&told, manner(header::CONTENT_TYPE, "application/grpc"), HeaderValue::from_static("r1"));
