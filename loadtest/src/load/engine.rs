@@ -21,6 +21,9 @@ use super::{Load, Pace, Report};
 /// Requests on new connections under way at once; more wait, and count their latency.
 const MOST_NEW_AT_ONCE: usize = 4096;
 
+/// A request that ended with a task is in no count: the others must not be believed either.
+const LOST: &str = "a task of the generator ended badly, and its request is in no count";
+
 /// Runs the whole load on this thread.
 pub(super) fn run(load: Load, recorder: Recorder, stop: Arc<AtomicBool>) -> anyhow::Result<Report> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -33,7 +36,7 @@ pub(super) fn run(load: Load, recorder: Recorder, stop: Arc<AtomicBool>) -> anyh
         let client = Rc::new(Client::new(load, recorder));
         match client.load.pace {
             Pace::Open { rate } => open_loop(&client, connections, start, rate, limits).await?,
-            Pace::Closed => closed_loop(&client, connections, start, limits).await,
+            Pace::Closed => closed_loop(&client, connections, start, limits).await?,
         }
         Ok(client.report())
     })
@@ -85,13 +88,15 @@ async fn open_loop(
             hall.enter(Some((ticket, draw)));
         }
         // The ended tasks are taken out as they end, so that the set does not grow with the run.
-        while tasks.try_join_next().is_some() {}
+        while let Some(ended) = tasks.try_join_next() {
+            ended.context(LOST)?;
+        }
     }
     for _ in 0..slots {
         hall.enter(None);
     }
     while let Some(ended) = tasks.join_next().await {
-        ended.context("a task of the generator")?;
+        ended.context(LOST)?;
     }
     pacer.join().map_err(|_| anyhow::anyhow!("the pacing thread panicked"))
 }
@@ -137,7 +142,7 @@ async fn closed_loop(
     connections: Vec<Option<Connection>>,
     start: Instant,
     limits: Limits,
-) {
+) -> anyhow::Result<()> {
     tokio::time::sleep_until(start).await;
     let sent = Rc::new(Cell::new(0u64));
     let mut tasks = JoinSet::new();
@@ -157,5 +162,8 @@ async fn closed_loop(
             }
         });
     }
-    while tasks.join_next().await.is_some() {}
+    while let Some(ended) = tasks.join_next().await {
+        ended.context(LOST)?;
+    }
+    Ok(())
 }

@@ -96,25 +96,26 @@ impl Client {
         let progress = Progress::default();
         let begun = Instant::now();
         let deadline = ticket.due + self.load.timeout;
+        let queued = begun.saturating_duration_since(ticket.due) > self.load.late_after;
         let exchange = self.exchange(connection, draw.shot, &progress);
         let result = match tokio::time::timeout_at(deadline, exchange).await {
             Ok(result) => result,
-            Err(_) => Err(progress.step.get().timed_out()),
+            Err(_) => Err(progress.step.get().timed_out(queued)),
         };
         let ended = Instant::now();
         if result.as_ref().is_err_and(|fault| fault.kind != FailureKind::Status) {
             // Whatever state it is in, nothing more can be trusted on it.
             *connection = None;
         }
-        self.record(ticket, draw, begun, ended, &progress, result)
+        self.record(ticket, draw, (begun, ended), queued, &progress, result)
     }
 
     fn record(
         &self,
         ticket: Ticket,
         draw: Draw,
-        begun: Instant,
-        ended: Instant,
+        (begun, ended): (Instant, Instant),
+        queued: bool,
         progress: &Progress,
         result: Result<(), Fault>,
     ) -> bool {
@@ -155,7 +156,7 @@ impl Client {
             latency,
             slow: latency > self.load.slow_after,
             service: ended.saturating_duration_since(begun),
-            queued: begun.saturating_duration_since(ticket.due) > self.load.late_after,
+            queued,
             status: progress.status.get(),
             upstream,
             failure,
@@ -273,13 +274,15 @@ impl Default for Progress {
 }
 
 impl Step {
-    fn timed_out(self) -> Fault {
+    /// `queued`: part of the time went by before there was a connection, which is not the other side's doing.
+    fn timed_out(self, queued: bool) -> Fault {
         let (kind, reason) = match self {
             Self::Connecting => (FailureKind::ConnectTimeout, "no connection in time"),
             Self::Waiting => (FailureKind::Timeout, "no answer in time"),
             Self::Reading => (FailureKind::Stalled, "the answer did not end in time"),
         };
-        Fault::new(kind, reason.to_owned())
+        let why = if queued { ": it waited for a free connection" } else { "" };
+        Fault::new(kind, format!("{reason}{why}"))
     }
 }
 

@@ -179,6 +179,7 @@ impl Book {
         if let Some(status) = outcome.status {
             *self.statuses.entry(status).or_default() += 1;
         }
+        self.queued += u64::from(outcome.queued);
         self.tally(outcome);
         if outcome.slow && self.slow_times.len() < KEPT_TIMES {
             let over = outcome.ended.saturating_duration_since(self.start);
@@ -188,7 +189,6 @@ impl Book {
             None => {
                 self.latency.saturating_record(micros(outcome.latency));
                 self.service.saturating_record(micros(outcome.service));
-                self.queued += u64::from(outcome.queued);
                 self.count_upstream(outcome.upstream.as_deref());
             }
             Some(failure) => {

@@ -45,7 +45,7 @@ pub struct Report {
     /// Requests to which the generator itself came too late: if they are many, the run says more about the generator
     /// than about what it measures.
     pub late_sends: u64,
-    /// Requests that waited for a free connection.
+    /// Requests that waited for a free connection, whatever came of them.
     pub queued: u64,
     /// The bound of [`Tally::slow`].
     #[serde(rename = "slow_after_ms", serialize_with = "milliseconds")]

@@ -55,6 +55,49 @@ fn a_generator_that_is_late_says_so() {
 }
 
 #[test]
+fn a_request_that_is_lost_in_the_generator_fails_the_run() {
+    // Whoever looks at each request may panic; then the counts lack it, and must not be believed.
+    let upstream = Upstream::named("a").start().unwrap();
+    for (pace, new_connections) in
+        [(Pace::Open { rate: 1000.0 }, 0.0), (Pace::Open { rate: 1000.0 }, 1.0), (Pace::Closed, 0.0)]
+    {
+        let seen = AtomicU64::new(0);
+        let observer = Observer::new(move |_| {
+            assert!(seen.fetch_add(1, Ordering::Relaxed) != 3, "the fourth one is too much");
+        });
+        let load = Load {
+            pace,
+            new_connections,
+            count: Some(50),
+            observer: Some(observer),
+            ..Load::to(upstream.address(), "/")
+        };
+        let lost = load.start().unwrap().wait().unwrap_err();
+        assert!(format!("{lost:#}").contains("a task of the generator"), "{lost:#}");
+    }
+}
+
+#[test]
+fn a_request_that_ran_out_of_time_for_want_of_a_connection_says_so() {
+    // The only connection hangs: for the requests behind the first one next to nothing of their time is left.
+    let address = scripted::serve(|mut wire| {
+        wire.request();
+        std::thread::sleep(Duration::from_secs(1));
+    });
+    let report = run(Load {
+        pace: Pace::Open { rate: 1000.0 },
+        connections: 1,
+        count: Some(10),
+        timeout: Duration::from_millis(200),
+        ..Load::to(address, "/")
+    });
+    assert_eq!(report.failed, 10, "{report}");
+    assert!(report.queued >= 9, "those that failed waited too: {report}");
+    let waited = report.failures.iter().filter(|it| it.reason.ends_with("it waited for a free connection"));
+    assert!(waited.count() >= 9, "{report}");
+}
+
+#[test]
 fn an_announced_close_is_no_failure() {
     let address = scripted::serve(|mut wire| {
         wire.request();
