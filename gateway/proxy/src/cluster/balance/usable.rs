@@ -98,11 +98,13 @@ impl Usable {
     /// that is tied elsewhere does not.
     pub(super) fn claim_trial(&self, context: &PickContext<'_>) -> Option<&Arc<Endpoint>> {
         let patience = if context.copyable { Duration::ZERO } else { PATIENCE };
-        if self.trial_from.is_none_or(|from| context.now < from + patience) {
+        let is_due = |from: Instant| context.now >= from + patience;
+        if !self.trial_from.is_some_and(is_due) {
             return None;
         }
         self.ejected
             .iter()
+            .filter(|seat| self.endpoint(seat).ejected_until().is_some_and(is_due))
             .filter(|seat| context.affinity.is_none_or(|key| affinity::leads_to(key, seat, &self.seats)))
             .map(|seat| self.endpoint(seat))
             .filter(|endpoint| !context.tried.contains(&endpoint.id()))

@@ -124,6 +124,22 @@ async fn a_copy_tries_where_a_request_can_be_copied() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn each_ejected_endpoint_waits_a_second_for_a_copy_on_its_own_account() {
+    let cluster = cluster_of(6, ClusterPolicy::default());
+    let mut one = Balancers::new(0, 1);
+    fail(&mut one, &cluster, 1, UNAVAILABLE, 5);
+    advance(Duration::from_millis(900)).await;
+    fail(&mut one, &cluster, 2, UNAVAILABLE, 5);
+    // 1.1 s after the first ejection and 0.2 s after the second one; nothing could be copied so far.
+    advance(Duration::from_millis(5200)).await;
+    let _first = pick_of(&mut one, &cluster, 1);
+    assert_eq!(health(&cluster, 1), Health::Returning);
+    assert_eq!(used(&mut one, &cluster), [3, 4, 5, 6], "a copy may still come for the second");
+    advance(seconds(1)).await;
+    assert_eq!(number(&pick_of(&mut one, &cluster, 2)), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn answers_to_requests_from_before_an_ejection_change_nothing() {
     let cluster = cluster_of(4, ClusterPolicy::default());
     let mut one = Balancers::new(0, 1);
