@@ -12,5 +12,7 @@ pub(super) fn run(rest: &[String]) -> Result<Counts> {
         return left_out("e2e");
     }
     let ground = Ground::prepare()?;
-    counts::run(&mut ground.steps(rest)?)
+    let counts = counts::run(&mut ground.steps(rest)?)?;
+    ground.end()?;
+    Ok(counts)
 }

@@ -6,6 +6,7 @@ use std::process::Command;
 use anyhow::Result;
 use portolan_testbed::{NodePrograms, Programs};
 
+use super::traces::Before;
 use crate::image;
 use crate::surroundings::{Extent, Surroundings};
 use crate::tools::{self, cargo};
@@ -13,8 +14,9 @@ use crate::tools::{self, cargo};
 /// The variable that names the folder of the images. Set by the caller, nothing is built.
 const IMAGES: &str = "PORTOLAN_IMAGES";
 
-/// A node, and what is to run on it. Gone with the value.
+/// A node, and what is to run on it. Gone with the value; [`Ground::end`] looks whether it is.
 pub(crate) struct Ground {
+    before: Before,
     surroundings: Surroundings,
     images: PathBuf,
 }
@@ -29,7 +31,15 @@ impl Ground {
         NodePrograms::build()?;
         let images = images()?;
         tools::run(cargo().args(["test", "--workspace", "--no-run"]))?;
-        Ok(Ground { surroundings: Surroundings::start("e2e", Extent::Node)?, images })
+        let before = Before::look()?;
+        Ok(Ground { before, surroundings: Surroundings::start("e2e", Extent::Node)?, images })
+    }
+
+    /// Ends the node. What it left behind is an error.
+    pub(crate) fn end(self) -> Result<()> {
+        let Ground { before, surroundings, .. } = self;
+        drop(surroundings);
+        before.check()
     }
 
     /// The command that runs the steps one after the other; `rest` is for their test binary, such as a part of a name.

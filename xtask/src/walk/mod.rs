@@ -3,8 +3,9 @@
 mod evidence;
 mod figures;
 mod ground;
+mod traces;
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
@@ -32,9 +33,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         bail!("the walk needs root, for a node with containers and namespaces: run it as root");
     }
     sweep()?;
-    let folder = Folder::create()?;
-    let counts = walk(arguments, &folder.figures())?;
-    let figures = Figures::read(&folder.figures())?;
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("figures.jsonl");
+    let (counts, ended) = walk(arguments, &file)?;
+    let figures = Figures::read(&file)?;
     println!("\n===== the walk");
     for step in &figures {
         println!("{}", step.line());
@@ -47,12 +49,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     if !arguments.short && !figures.is_empty() {
         evidence::write(&figures)?;
     }
+    ended?;
     println!("\n{} steps passed, {} failed", counts.passed, counts.failed);
     Ok(if counts.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The node ends with this function.
-fn walk(arguments: &Arguments, figures: &std::path::Path) -> Result<Counts> {
+/// How the steps went, and whether the node ended as it should.
+fn walk(arguments: &Arguments, figures: &Path) -> Result<(Counts, Result<()>)> {
     let ground = Ground::prepare()?;
     let names: Vec<_> = arguments.step.iter().map(|step| format!("step_{step:02}")).collect();
     let mut steps = ground.steps(&names)?;
@@ -60,26 +63,6 @@ fn walk(arguments: &Arguments, figures: &std::path::Path) -> Result<Counts> {
     if !arguments.short {
         steps.env("PORTOLAN_WALK", "full");
     }
-    run_and_count(&mut steps)
-}
-
-/// A folder for one run, gone with the value.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn create() -> Result<Folder> {
-        let path = std::env::temp_dir().join(format!("portolan-walk-{}", std::process::id()));
-        std::fs::create_dir_all(&path)?;
-        Ok(Folder(path))
-    }
-
-    fn figures(&self) -> PathBuf {
-        self.0.join("figures.jsonl")
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _removed = std::fs::remove_dir_all(&self.0).is_ok();
-    }
+    let counts = run_and_count(&mut steps)?;
+    Ok((counts, ground.end()))
 }
