@@ -44,6 +44,7 @@ fn all_pods_terminating_and_still_serving() {
         let (served_by_kube_proxy, early_by_kube_proxy) = until_the_last(&kube_proxy, told)?;
         step.figures.beside("served on for", time(served), time(served_by_kube_proxy));
         step.figures.beside("failed before the last pod was gone", early, early_by_kube_proxy);
+        step.figures.beside("waited over 1 s", portolan.report.slow, kube_proxy.report.slow);
         ensure!(early == 0, "{early} requests failed while a pod still served\n{}", portolan.report);
         let whole = Duration::from_secs(SERVES[2]);
         ensure!(served >= whole, "the last pod serves for {whole:?}, the last answer came after {served:?}");
@@ -94,11 +95,13 @@ fn create(step: &mut Step) -> Result<()> {
     Ok(())
 }
 
-/// How long after `told` the last request was answered, and how many that were due before that one failed.
+/// How long after `told` the last answer came, and how many requests failed before that. What the last pod cuts while it
+/// ends is its end.
 fn until_the_last(traffic: &Traffic, told: Instant) -> Result<(Duration, usize)> {
+    const END: Duration = Duration::from_millis(100);
     let entries = traffic.book.entries();
     let last =
-        entries.iter().filter(|it| it.answered).map(|it| it.due).max().context("some were answered")?;
-    let early = entries.iter().filter(|it| !it.answered && it.due < last).count();
+        entries.iter().filter(|it| it.answered).map(|it| it.ended).max().context("some were answered")?;
+    let early = entries.iter().filter(|it| !it.answered && it.ended + END < last).count();
     Ok((last.saturating_duration_since(told), early))
 }
