@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use tokio::time::Instant;
 
-use crate::app::{App, Blueprint, Pod};
+use crate::app::{App, Blueprint, PRE_STOP, Pod};
 use crate::cluster::NAMESPACE;
 use crate::figures::time;
 use crate::step::{self, Step};
@@ -94,7 +94,10 @@ fn drained(step: &Step, app: &App, count: usize, leave: impl FnOnce() -> Result<
         }
         Ok((drained.len() == count).then_some(()))
     })?;
-    Ok(drained.into_values().max().unwrap_or_default())
+    let slowest = drained.into_values().max().unwrap_or_default();
+    // Before the pod itself could close them.
+    ensure!(slowest < PRE_STOP, "a connection to a leaving pod was held for {slowest:?}");
+    Ok(slowest)
 }
 
 fn held(gateways: &[i32], address: Ipv4Addr) -> Result<usize> {
