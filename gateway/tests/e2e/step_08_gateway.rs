@@ -19,6 +19,8 @@ use crate::{gateway, http, wait};
 
 /// An answer takes this long, so that there is always something under way at a gateway that ends.
 const LATENCY: Duration = Duration::from_millis(50);
+/// A client on a busy machine hears so much later that its connection is closed, and may have sent a request by then.
+const ON_THE_WAY: Duration = Duration::from_millis(50);
 /// Clients that send a request now and then, each on a connection that it keeps as long as it is let.
 const SLOW_CLIENTS: usize = 8;
 
@@ -113,6 +115,8 @@ fn killed(step: &mut Step, app: &App) -> Result<()> {
     let refused_for = kinds.refused.iter().map(|it| report.start + it.due).max();
     step.figures.note("killed: requests", report.requests);
     step.figures.note("killed: failed in flight", kinds.in_flight.len());
+    let connections: BTreeSet<_> = kinds.in_flight.iter().filter_map(|it| it.local_port).collect();
+    ensure!(connections.len() == kinds.in_flight.len(), "more than one failed on a connection\n{report}");
     step.figures.note("killed: new connections refused", kinds.refused.len());
     let refused_for = refused_for.map_or(Duration::ZERO, |last| last.saturating_duration_since(killed));
     step.figures.note("killed: refused for", time(refused_for));
@@ -125,7 +129,7 @@ fn killed(step: &mut Step, app: &App) -> Result<()> {
 
 /// The failures after a kill, told apart.
 struct Kinds<'a> {
-    /// Sent before the process was dead, and no answer, or a part of one, came.
+    /// Sent before its client could know that the process was dead, and no answer, or a part of one, came.
     in_flight: Vec<&'a Failure>,
     /// Nobody listened where kube-proxy sent the connection.
     refused: Vec<&'a Failure>,
@@ -138,7 +142,7 @@ impl Kinds<'_> {
         for failure in &report.failures {
             let (due, at) = (report.start + failure.due, report.start + failure.at);
             let cut = matches!(failure.kind, FailureKind::Reset | FailureKind::MidBody);
-            if cut && due <= dead && killed <= at {
+            if cut && due <= dead + ON_THE_WAY && killed <= at {
                 kinds.in_flight.push(failure);
             } else if failure.kind == FailureKind::ConnectRefused && killed <= at {
                 kinds.refused.push(failure);
@@ -163,8 +167,10 @@ fn kill(process: i32) -> Result<()> {
     Ok(())
 }
 
-/// Whether a process has ended, also if nobody has asked for its end yet.
+/// Whether a process has ended with all of its threads, also if nobody has asked for its end yet. Its sockets are closed
+/// by the last of its threads, which may go after the first.
 fn has_ended(process: i32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z'))
+    let threads = std::fs::read_dir(format!("/proc/{process}/task")).map_or(0, Iterator::count);
+    threads <= 1 && stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z'))
 }
