@@ -67,6 +67,10 @@ fn rolled_out(step: &mut Step, pods: &str, blueprint: Blueprint) -> Result<(App,
     })?;
     wait::look(Duration::from_secs(1));
     let (portolan, kube_proxy) = (portolan.stop()?.report, kube_proxy.stop()?.report);
+    ensure!(
+        portolan.requests > 0 && kube_proxy.requests > 0,
+        "a load was not sent\n{portolan}\n{kube_proxy}"
+    );
     note(step, pods, &portolan, &kube_proxy);
     Ok((app, portolan))
 }

@@ -1,6 +1,6 @@
 //! Open-loop load, and what came of each request.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::app::App;
 use crate::cluster::{Cluster, node_port};
+use crate::wait;
 
 /// A load at work. Dropping it stops it.
 #[derive(Debug)]
@@ -47,12 +48,18 @@ pub(crate) fn through_portolan(path: &str, rate: f64) -> Load {
     to(node_port(), path, rate)
 }
 
-/// The same straight to a Service of the cluster, by kube-proxy. Portolan takes `/NAME` off; so does this.
+/// The same straight to a Service of the cluster, by kube-proxy. Portolan takes `/NAME` off; so does this. Returns when
+/// kube-proxy serves it: a connection that comes before its rules is lost for good, since the kernel remembers the way of
+/// its first packet.
 ///
 /// # Errors
-/// When the Service has no address.
+/// When the Service has no address, or nothing answers there within ten seconds.
 pub(crate) fn through_kube_proxy(cluster: &Cluster, app: &App, rate: f64) -> Result<Load> {
-    Ok(to(SocketAddr::from((cluster.cluster_ip(&app.name)?, 80)), "/", rate))
+    let address = SocketAddr::from((cluster.cluster_ip(&app.name)?, 80));
+    wait::until("kube-proxy to serve it", Duration::from_secs(10), || {
+        Ok(TcpStream::connect_timeout(&address, Duration::from_millis(200)).ok())
+    })?;
+    Ok(to(address, "/", rate))
 }
 
 /// The same to any address.
