@@ -243,6 +243,20 @@ impl ControlPlane {
         self.wait_until_ready()
     }
 
+    /// Kills the controllers and the scheduler and starts them again. Where there are several of each they hold a lease
+    /// and end by themselves soon after the API server went away; these have none, and would come back to it only some
+    /// time after its return, up to a minute.
+    ///
+    /// # Errors
+    /// When one of them cannot be started.
+    pub fn restart_controllers(&self) -> Result<()> {
+        let scheduler = self.description.node.as_ref().map(Node::scheduler);
+        self.description.controllers.iter().chain(scheduler).try_for_each(|daemon| {
+            daemon.stop();
+            daemon.start()
+        })
+    }
+
     /// Kills etcd and starts it from its data; returns when the API server is ready again.
     ///
     /// # Errors

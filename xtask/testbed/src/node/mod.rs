@@ -150,6 +150,11 @@ impl Node {
         [&self.containerd, &self.scheduler, &self.kubelet, &self.proxy]
     }
 
+    /// The scheduler.
+    pub(crate) fn scheduler(&self) -> &Daemon {
+        &self.scheduler
+    }
+
     /// Makes what the node stands on and starts its container runtime; no API server is needed for it.
     pub(crate) fn start_runtime(&self, pki: &Path) -> Result<()> {
         fs::create_dir_all(&self.folder)?;
