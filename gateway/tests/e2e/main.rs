@@ -34,6 +34,7 @@ mod step_04_self_healing;
 mod step_05_never_ready;
 mod step_06_all_terminating;
 mod step_08_gateway;
+mod step_09_control_plane_away;
 mod traffic;
 mod wait;
 mod watch;
