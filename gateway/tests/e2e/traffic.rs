@@ -62,11 +62,12 @@ pub(crate) fn through_kube_proxy(cluster: &Cluster, app: &App, rate: f64) -> Res
     Ok(to(address, "/", rate))
 }
 
-/// The same to any address.
+/// The same to any address. The kept connections are enough for answers that take up to 300 ms: with fewer, requests
+/// would wait for each other and not for Portolan.
 pub(crate) fn to(address: SocketAddr, path: &str, rate: f64) -> Load {
     Load {
         pace: Pace::Open { rate },
-        connections: 8,
+        connections: (rate * 0.3).ceil() as usize,
         new_connections: 0.2,
         timeout: Duration::from_secs(10),
         ..Load::to(address, path)
