@@ -43,7 +43,7 @@ fn named(name: &str) -> Result<Vec<String>> {
     let own = std::process::id().to_string();
     for process in entries(Path::new("/proc")) {
         let is_number = file_name(&process).bytes().all(|byte| byte.is_ascii_digit());
-        if !is_number || file_name(&process) == own {
+        if !is_number || file_name(&process) == own || has_ended(&process) {
             continue;
         }
         // A process that ends meanwhile is gone, as it should be.
@@ -54,6 +54,13 @@ fn named(name: &str) -> Result<Vec<String>> {
         }
     }
     Ok(left)
+}
+
+/// Whether only its exit code is left, until the machine's first process has taken note of it.
+fn has_ended(process: &Path) -> bool {
+    let stat = fs::read_to_string(process.join("stat")).unwrap_or_default();
+    // Behind the program's name, which may contain anything.
+    stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with(['Z', 'X']))
 }
 
 /// What is in a folder; nothing if there is none.
