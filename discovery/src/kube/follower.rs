@@ -151,9 +151,16 @@ impl Followed {
                 Some(_) => "deploy/base does for its own namespace and deploy/namespace-access for others",
                 None => "deploy/components/all-namespaces does",
             };
+            // A namespace takes its Roles with it, and without them nothing tells that it is gone.
+            let or = match &self.namespace {
+                Some(_) => {
+                    ". If the namespace was deleted, create it again or take it out of the namespaces setting"
+                }
+                None => "",
+            };
             let message = format!(
                 "Portolan may not {verbs} {resource} in {place} ({failure}). {meaning}. \
-                 Grant {verbs} on {resource} to its ServiceAccount, as {granted_by}",
+                 Grant {verbs} on {resource} to its ServiceAccount, as {granted_by}{or}",
             );
             return Some(make(&source, field, "AccessDenied", message));
         }

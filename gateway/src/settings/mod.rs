@@ -171,7 +171,7 @@ settings! {
     /// Retries may be at most this share of a Service's requests.
     Live retry_budget: Percent = "retry-budget" "20%" "PERCENT" by value::one;
     /// Failures in a row after which an endpoint is left out for a while; 0 turns passive ejection off.
-    Live outlier_failures: u32 = "outlier-failures" "5" "N" by value::one;
+    Live outlier_failures: u32 = "outlier-failures" "5" "N" by value::number;
     /// The first ejection's length; each further one is longer by as much.
     Live outlier_ejection: Duration = "outlier-ejection" "5s" "TIME" by value::duration;
     /// Peers whose `X-Forwarded-*` and `Forwarded` headers are believed: networks or addresses.

@@ -79,35 +79,38 @@ pub(crate) fn duration_or_off(texts: &[String]) -> Result<Option<Duration>, Stri
 
 /// A number of retries: more than a few would multiply an outage.
 pub(crate) fn retries(texts: &[String]) -> Result<u32, String> {
-    match one(texts)? {
-        retries @ 0..=2 => Ok(retries),
-        retries => {
-            Err(format!("at most 2 retries are allowed, not {retries}: more would multiply an outage"))
-        }
+    match one(texts) {
+        Ok(retries @ 0..=2) => Ok(retries),
+        _ => Err("a number from 0 to 2 is expected: more retries would multiply an outage".to_owned()),
     }
+}
+
+/// A number, which may be 0.
+pub(crate) fn number(texts: &[String]) -> Result<u32, String> {
+    one(texts).map_err(|_: String| "a number is expected, 0 or greater".to_owned())
 }
 
 /// A number greater than 0.
 pub(crate) fn positive(texts: &[String]) -> Result<u32, String> {
-    match one(texts)? {
-        0 => Err("a number greater than 0 is expected".to_owned()),
-        number => Ok(number),
+    match one(texts) {
+        Ok(number @ 1..) => Ok(number),
+        _ => Err("a number greater than 0 is expected".to_owned()),
     }
 }
 
 /// A number from 1 to 100.
 pub(crate) fn up_to_100(texts: &[String]) -> Result<u32, String> {
-    match one(texts)? {
-        number @ 1..=100 => Ok(number),
-        number => Err(format!("a number from 1 to 100 is expected, not {number}")),
+    match one(texts) {
+        Ok(number @ 1..=100) => Ok(number),
+        _ => Err("a number from 1 to 100 is expected".to_owned()),
     }
 }
 
 /// A size of a message's head: too small would refuse ordinary requests, too large would invite abuse.
 pub(crate) fn head_bytes(texts: &[String]) -> Result<u32, String> {
-    match one(texts)? {
-        bytes @ 8_192..=1_048_576 => Ok(bytes),
-        bytes => Err(format!("a size from 8192 to 1048576 bytes is expected, not {bytes}")),
+    match one(texts) {
+        Ok(bytes @ 8_192..=1_048_576) => Ok(bytes),
+        _ => Err("a size from 8192 to 1048576 bytes is expected".to_owned()),
     }
 }
 
@@ -115,9 +118,9 @@ pub(crate) fn head_bytes(texts: &[String]) -> Result<u32, String> {
 pub(crate) fn number_or_off(texts: &[String]) -> Result<Option<u64>, String> {
     match texts {
         [text] if text == "off" => Ok(None),
-        texts => match one(texts)? {
-            0 => Err("a number greater than 0, or off, is expected".to_owned()),
-            number => Ok(Some(number)),
+        texts => match one(texts) {
+            Ok(number @ 1..) => Ok(Some(number)),
+            _ => Err("a number greater than 0, or off, is expected".to_owned()),
         },
     }
 }
