@@ -34,6 +34,11 @@ pub(crate) fn write(folder: &Path, addresses: &[IpAddr], node: IpAddr) -> Result
     admin.distinguished_name.push(DnType::CommonName, "admin");
     sign(folder, "admin", admin, ExtendedKeyUsagePurpose::ClientAuth, &ca.issuer)?;
 
+    write_token_key(folder)
+}
+
+/// Writes `sa.{key,pub}`, with which ServiceAccount tokens are signed and known, into `folder`.
+pub(crate) fn write_token_key(folder: &Path) -> Result<()> {
     let tokens = KeyPair::generate()?;
     fs::write(folder.join("sa.key"), tokens.serialize_pem())?;
     fs::write(folder.join("sa.pub"), tokens.public_key_pem())?;

@@ -257,6 +257,18 @@ impl ControlPlane {
         })
     }
 
+    /// Gives the API server another key to sign ServiceAccount tokens with and to know them by: every token made before
+    /// is refused from now on. Returns when it is ready again. The kubelet believes in the tokens that it has handed out;
+    /// killed and started again ([`ControlPlane::restart_kubelet`]), it asks for new ones.
+    ///
+    /// # Errors
+    /// When the key cannot be written or the API server is not ready within three minutes.
+    pub fn rotate_service_account_key(&self) -> Result<()> {
+        self.kill_api_server();
+        certificates::write_token_key(&self.description.folder.join("pki"))?;
+        self.restart_api_server()
+    }
+
     /// Kills etcd and starts it from its data; returns when the API server is ready again.
     ///
     /// # Errors
