@@ -4,13 +4,15 @@ use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, ChildStdout, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::app::{self, Pod};
 use crate::cluster::{Cluster, NAMESPACE};
 use crate::http::{self, Answer};
+use crate::wait;
 
 /// The label selector of Portolan's pods.
 pub(crate) const SELECTOR: &str = "app.kubernetes.io/name=portolan";
@@ -104,6 +106,65 @@ pub(crate) fn connections(process: i32, to: Ipv4Addr) -> Result<Vec<u16>> {
 pub(crate) fn findings(cluster: &Cluster, gateway: &Pod) -> Result<Vec<Value>> {
     let page = gateway.admin(cluster, "/findings")?;
     serde_json::from_str(&page.body).with_context(|| format!("/findings: {}", page.body))
+}
+
+/// Waits until a finding with this reason, about a field that contains `field`, stands at a gateway pod.
+///
+/// # Errors
+/// When none does in time; those that do are in the message.
+pub(crate) fn finding(
+    cluster: &Cluster,
+    gateway: &Pod,
+    reason: &str,
+    field: &str,
+    limit: Duration,
+) -> Result<Value> {
+    let mut last = Vec::new();
+    let found = wait::until(&format!("the finding {reason} at {}", gateway.name), limit, || {
+        last = findings(cluster, gateway)?;
+        Ok(last.iter().find(|finding| is_about(finding, reason, field)).cloned())
+    });
+    found.with_context(|| format!("findings: {}", json!(last)))
+}
+
+/// Waits until no finding with this reason, about a field that contains `field`, stands at a gateway pod.
+///
+/// # Errors
+/// When one stands for longer than `limit`.
+pub(crate) fn no_finding(
+    cluster: &Cluster,
+    gateway: &Pod,
+    reason: &str,
+    field: &str,
+    limit: Duration,
+) -> Result<()> {
+    wait::until(&format!("the end of the finding {reason} at {}", gateway.name), limit, || {
+        let stands = findings(cluster, gateway)?.iter().any(|finding| is_about(finding, reason, field));
+        Ok((!stands).then_some(()))
+    })
+}
+
+fn is_about(finding: &Value, reason: &str, field: &str) -> bool {
+    finding["reason"] == reason && finding["field"].as_str().is_some_and(|text| text.contains(field))
+}
+
+/// What must stay as it is when nothing is restarted: each pod's uid, and how often its containers were started.
+///
+/// # Errors
+/// When the API server does not answer.
+pub(crate) fn lives(cluster: &Cluster) -> Result<Vec<(String, u64)>> {
+    let list = cluster.json(&["pods", "--selector", SELECTOR])?;
+    let pods = list["items"].as_array().into_iter().flatten();
+    let mut lives: Vec<_> = pods
+        .filter(|pod| !pod["metadata"]["deletionTimestamp"].is_string())
+        .map(|pod| {
+            let containers = pod["status"]["containerStatuses"].as_array().into_iter().flatten();
+            let starts = containers.filter_map(|it| it["restartCount"].as_u64()).sum();
+            (pod["metadata"]["uid"].as_str().unwrap_or_default().to_owned(), starts)
+        })
+        .collect();
+    lives.sort();
+    Ok(lives)
 }
 
 /// A `kubectl port-forward` at work. Dropping it ends it.

@@ -9,6 +9,7 @@
 //! cluster.rs   the node, its images, Portolan on it            app.rs      sample applications
 //! gateway.rs   Portolan's pods and what they show              traffic.rs  load, and what came of each request
 //! watch.rs     changes of objects as they happen               wait.rs     for what nobody tells
+//! caller.rs    a pod with curl                            apply.rs    `kubectl apply`, and when it was acknowledged
 //! plan.rs      short or full numbers                           figures.rs  what is printed and handed on
 //! ```
 #![allow(
@@ -19,6 +20,8 @@
 #![allow(dead_code, reason = "a kit: each step takes its own part of it")]
 
 mod app;
+mod apply;
+mod caller;
 mod cluster;
 mod figures;
 mod gateway;
@@ -33,8 +36,11 @@ mod step_03_rollouts;
 mod step_04_self_healing;
 mod step_05_never_ready;
 mod step_06_all_terminating;
+mod step_07_settings;
 mod step_08_gateway;
 mod step_09_control_plane_away;
+mod step_10_rights;
+mod step_11_callers_inside;
 mod traffic;
 mod wait;
 mod watch;

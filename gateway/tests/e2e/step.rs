@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use anyhow::{Context as _, Result, bail};
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::cluster::{Cluster, cluster};
@@ -19,6 +20,8 @@ pub(crate) struct Step {
     pub(crate) figures: Figures,
     /// What is to be removed, as `kind/name`.
     made: Vec<String>,
+    /// The pod template of Portolan's Deployment that is to be put back.
+    template: Option<Value>,
 }
 
 /// Runs a step in the shared cluster: begins with Portolan ready, removes what was made, and prints for the person on
@@ -33,7 +36,13 @@ pub(crate) fn run(number: u32, title: &str, body: impl FnOnce(&mut Step) -> Resu
         panic!("step {number}, Portolan is not ready at its beginning: {error:#}")
     });
     let plan = Plan::of_this_run();
-    let mut step = Step { cluster, plan, figures: Figures::new(number, title, plan.full), made: Vec::new() };
+    let mut step = Step {
+        cluster,
+        plan,
+        figures: Figures::new(number, title, plan.full),
+        made: Vec::new(),
+        template: None,
+    };
     let begun = Instant::now();
     let result = catch_unwind(AssertUnwindSafe(|| body(&mut step)));
     if !matches!(result, Ok(Ok(()))) {
@@ -56,6 +65,16 @@ impl Step {
         self.made.push(format!("{kind}/{name}"));
     }
 
+    /// To be called before Portolan's own objects are changed: at the end they are put back as `deploy/` has them.
+    ///
+    /// # Errors
+    /// When the API server does not answer.
+    pub(crate) fn changes_portolan(&mut self) -> Result<()> {
+        let mut deployment = self.cluster.json(&["deployment", "portolan"])?;
+        self.template = Some(deployment["spec"]["template"].take());
+        Ok(())
+    }
+
     /// An error that lists the failures, unless no request of `traffic` failed.
     ///
     /// # Errors
@@ -73,6 +92,7 @@ impl Step {
 
     /// Pods die at once: nobody asks for them any more.
     fn remove_all(&mut self) -> Result<()> {
+        self.put_portolan_back().context("putting Portolan back as it was")?;
         if self.made.is_empty() {
             return Ok(());
         }
@@ -81,6 +101,13 @@ impl Step {
         arguments.extend(names.iter().map(String::as_str));
         self.cluster.kubectl(&arguments).context("removing what the step made")?;
         Ok(())
+    }
+
+    fn put_portolan_back(&mut self) -> Result<()> {
+        let Some(template) = self.template.take() else { return Ok(()) };
+        let patch = json!([{ "op": "replace", "path": "/spec/template", "value": template }]).to_string();
+        self.cluster.kubectl(&["patch", "deployment", "portolan", "--type=json", "--patch", &patch])?;
+        self.cluster.deploy()
     }
 }
 
