@@ -288,7 +288,8 @@ mod tests {
                 "key access-log in f.yaml: \"loud\" cannot be used: one of off",
             ),
             (Flags::default(), "trusted-proxies: [10.0.0.0/8, ten]", "\"ten\": a network such as 10.0.0.0/8"),
-            (Flags::default(), "retries: 5", "at most 2 retries"),
+            (Flags::default(), "retries: 5", "a number from 0 to 2"),
+            (Flags::default(), "outlier-failures: few", "a number is expected, 0 or greater"),
             (Flags::default(), "namespaces: [a]\nall-namespaces: true", "exclude each other"),
             (
                 Flags::default(),
