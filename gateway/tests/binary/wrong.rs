@@ -22,7 +22,7 @@ fn every_wrong_setting_is_refused_with_its_name_its_value_and_what_is_expected()
         (&["--drain-delay", "10"], "a time with its unit is expected"),
         (&["--connect-timeout", "0s"], "longer than 0"),
         (&["--trusted-proxies", "all"], "a network such as 10.0.0.0/8"),
-        (&["--retries", "9"], "at most 2 retries"),
+        (&["--retries", "9"], "a number from 0 to 2"),
         (&["--retry-budget", "200%"], "0% to 100%"),
         (&["--namespaces", "Shop"], "\"Shop\" is not a name"),
         (&["--via-name", "a b"], "is not a name"),
