@@ -269,6 +269,17 @@ impl ControlPlane {
         self.restart_api_server()
     }
 
+    /// Kills kube-proxy and starts it again; its rules stay meanwhile. Left alone it comes back to an API server that was
+    /// away only some time after its return, up to a minute.
+    ///
+    /// # Errors
+    /// Without a node, and when it cannot be started.
+    pub fn restart_kube_proxy(&self) -> Result<()> {
+        let proxy = self.node()?.kube_proxy();
+        proxy.stop();
+        proxy.start()
+    }
+
     /// Kills etcd and starts it from its data; returns when the API server is ready again.
     ///
     /// # Errors

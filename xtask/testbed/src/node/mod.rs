@@ -150,6 +150,11 @@ impl Node {
         [&self.containerd, &self.scheduler, &self.kubelet, &self.proxy]
     }
 
+    /// kube-proxy.
+    pub(crate) fn kube_proxy(&self) -> &Daemon {
+        &self.proxy
+    }
+
     /// The scheduler.
     pub(crate) fn scheduler(&self) -> &Daemon {
         &self.scheduler
