@@ -26,7 +26,7 @@ use crate::translated;
 /// Runs a gateway until it is told to stop.
 pub(crate) fn run(settings: Settings, said: Said) -> anyhow::Result<ExitCode> {
     start_log(&settings)?;
-    control_runtime()?.block_on(async {
+    on_control_runtime(async {
         // Listened to from the start: process 1 of a container ignores signals that it does not listen to.
         let mut stop = tokio::spawn(stop_signal());
         let gateway = tokio::select! {
@@ -36,17 +36,21 @@ pub(crate) fn run(settings: Settings, said: Said) -> anyhow::Result<ExitCode> {
         stop.await.context("waiting for a signal panicked")?;
         gateway.drain().await;
         Ok(ExitCode::SUCCESS)
-    })
+    })?
 }
 
-/// The runtime of everything but requests.
-pub(crate) fn control_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
+/// Runs the future on the runtime of everything but requests. What is still reading or writing a file when the future
+/// ends is left alone: a disk that hangs must not hold up the end of the process.
+pub(crate) fn on_control_runtime<T>(future: impl Future<Output = T>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("control")
         .enable_all()
         .build()
-        .context("the control runtime cannot start")
+        .context("the control runtime cannot start")?;
+    let output = runtime.block_on(future);
+    runtime.shutdown_background();
+    Ok(output)
 }
 
 /// Starts the log on standard error. Once a process.
@@ -101,7 +105,7 @@ impl Gateway {
         probe_listeners(&settings)?;
         let status = admin::bind("status", settings.status).await?;
         let admin = admin::bind("admin", settings.admin).await?;
-        let snapshot = Snapshot::read(&settings, origin.place(&settings)).await?;
+        let snapshot = Snapshot::read(&settings, origin.place(&settings)).await;
         let config_map = origin.config_map(&settings);
         let mut rights: Vec<_> = config_map.iter().map(|followed| followed.rights.clone()).collect();
         let live = live::follow(settings.clone(), said, config_map);
@@ -186,4 +190,30 @@ fn data_path(
     let config: ProxyConfig = translated::proxy_config(settings);
     let live = live.map(translated::live_config);
     Proxy::start(config, live, discovered.snapshots.clone(), registry).context("the data path cannot start")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_end_does_not_wait_for_a_disk() {
+        let (_disk, disk_answers) = mpsc::channel::<()>();
+        let (begin, begun) = tokio::sync::oneshot::channel();
+        let (end, ended) = mpsc::channel();
+        std::thread::spawn(move || {
+            let outcome = on_control_runtime(async {
+                tokio::task::spawn_blocking(move || {
+                    begin.send(()).unwrap();
+                    disk_answers.recv()
+                });
+                begun.await.unwrap();
+            });
+            end.send(outcome.is_ok()).unwrap();
+        });
+        assert!(ended.recv_timeout(Duration::from_secs(10)).expect("it ends"));
+    }
 }

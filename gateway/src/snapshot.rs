@@ -40,13 +40,14 @@ pub(crate) struct Place {
 
 impl Snapshot {
     /// Reads the file of the settings, where they name one.
-    pub(crate) async fn read(settings: &Settings, place: Place) -> anyhow::Result<Option<Self>> {
-        let Some(path) = settings.snapshot_file.clone() else { return Ok(None) };
+    pub(crate) async fn read(settings: &Settings, place: Place) -> Option<Self> {
+        let path = settings.snapshot_file.clone()?;
         let (max_age, origin) = (settings.snapshot_max_age, place.origin(settings));
         let file = path.clone();
         let found = tokio::task::spawn_blocking(move || snapshot_file::read(&file, &origin, max_age)).await;
-        let found = found.context("reading the snapshot file panicked")?;
-        Ok(Some(Self { path, max_age, place, found }))
+        // Whatever is in the file: a gateway that ended here would do so at each restart.
+        let found = found.unwrap_or_else(|panic| Err(Refusal::Garbled(panic.to_string())));
+        Some(Self { path, max_age, place, found })
     }
 
     /// Has the store show the picture that was found, if its source does not answer. What remains keeps the file.

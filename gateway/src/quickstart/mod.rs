@@ -46,7 +46,7 @@ pub(crate) fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let steps =
         matches.get_flag("demo").then(|| matches.get_one::<u32>("steps").copied().unwrap_or(u32::MAX));
     let folder = tempfile::tempdir().context("no temporary folder can be made for the sample manifests")?;
-    app::control_runtime()?.block_on(show(folder.path(), steps))?;
+    app::on_control_runtime(show(folder.path(), steps))??;
     Ok(ExitCode::SUCCESS)
 }
 
