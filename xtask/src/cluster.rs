@@ -6,7 +6,9 @@ use std::process::ExitStatus;
 
 use anyhow::{Result, bail};
 use clap::Subcommand;
-use portolan_testbed::{ControlPlane, Netns, NodePrograms, Options, Programs, cache_folder, is_root, sweep};
+use portolan_testbed::{
+    ControlPlane, Netns, NodePrograms, Options, Programs, cache_folder, is_root, remove_undescribed, sweep,
+};
 
 use crate::surroundings::Extent;
 use crate::tools;
@@ -76,6 +78,14 @@ fn up(extent: Extent) -> Result<()> {
     if node {
         tools::node_tools()?;
     }
+    let folder = folder()?;
+    if ControlPlane::attach(&folder).is_err() && is_root() && Netns::is_in_use(NETNS)? {
+        bail!(
+            "programs run in the network namespace {NETNS}, and {} does not say of which control plane: one of \
+             another cache folder, or one whose folder is gone. End them by `cargo xtask cluster down`",
+            folder.display()
+        );
+    }
     down()?;
     build(node)?;
     let netns = match (is_root(), node) {
@@ -87,7 +97,7 @@ fn up(extent: Extent) -> Result<()> {
         netns: netns.as_ref().map(|netns| netns.name().to_owned()),
         controllers: extent != Extent::ApiServer,
         node,
-        folder: Some(folder()?),
+        folder: Some(folder),
         ends_with_starter: false,
     })?;
     describe(&control_plane);
@@ -170,11 +180,15 @@ fn status() -> Result<()> {
 }
 
 fn down() -> Result<()> {
-    if let Ok(control_plane) = ControlPlane::attach(&folder()?) {
-        control_plane.stop();
-    }
-    if is_root() {
-        Netns::remove(NETNS)?;
+    let folder = folder()?;
+    match ControlPlane::attach(&folder) {
+        Ok(control_plane) => {
+            control_plane.stop();
+            if is_root() {
+                Netns::remove(NETNS)?;
+            }
+        }
+        Err(_) => remove_undescribed(NETNS, &folder)?,
     }
     sweep()
 }

@@ -101,6 +101,7 @@ fn install(packages: &[&str]) -> Result<()> {
     println!("installing {}", packages.join(", "));
     run(Command::new("apt-get").args(["update", "-q"]))?;
     let mut install = Command::new("apt-get");
-    install.args(["install", "-q", "-y", "--no-install-recommends"]).args(packages);
+    // Never at the price of another package: that of Docker's makers conflicts with Debian's containerd and runc.
+    install.args(["install", "-q", "-y", "--no-install-recommends", "--no-remove"]).args(packages);
     run(install.env("DEBIAN_FRONTEND", "noninteractive"))
 }

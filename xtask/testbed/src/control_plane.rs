@@ -1,7 +1,7 @@
 //! etcd, the API server and, on request, the controllers and a node: started, described, killed.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::daemon::{self, Daemon};
-use crate::netns::{Netns, succeed};
+use crate::netns::{Netns, is_root, succeed};
 use crate::node::{self, Node};
 use crate::programs::{NodePrograms, Programs};
 use crate::{cache, certificates};
@@ -411,10 +411,7 @@ pub fn sweep() -> Result<()> {
         if is_orphan(&name) {
             match ControlPlane::attach(&entry.path()) {
                 Ok(control_plane) => control_plane.stop(),
-                Err(_) => {
-                    node::remove_traces(&name, &entry.path())?;
-                    fs::remove_dir_all(entry.path())?;
-                }
+                Err(_) => remove_undescribed(&name, &entry.path())?,
             }
         }
     }
@@ -427,6 +424,24 @@ pub fn sweep() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Ends and removes what is left of the control plane `name` when its folder does not describe it: an interrupt came
+/// early, or somebody removed a part of the folder. Its programs are found by their namespaces and cgroup.
+///
+/// # Errors
+/// When something cannot be ended or removed.
+pub fn remove_undescribed(name: &str, folder: &Path) -> Result<()> {
+    if is_root() {
+        Netns::remove(name)?;
+        node::remove_traces(name, folder)?;
+    }
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", folder.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// `portolan-run-PID…` whose process has ended.

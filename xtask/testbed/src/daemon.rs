@@ -1,6 +1,7 @@
 //! One background program of the control plane: started with a log file, found again by a pid file, ended by id.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -35,11 +36,20 @@ impl Daemon {
         let mut command = self.command();
         command.args(&self.arguments).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         // A process group of its own: the terminal's Ctrl-C is for the one who started it.
-        let child = std::os::unix::process::CommandExt::process_group(&mut command, 0)
+        let mut child = std::os::unix::process::CommandExt::process_group(&mut command, 0)
             .spawn()
             .with_context(|| format!("cannot start {}", self.program.display()))?;
-        fs::write(self.pid_file(), child.id().to_string())?;
-        Ok(())
+        let noted = Identity::of(child.id())
+            .context("it ended at once")
+            .and_then(|identity| Ok(fs::write(self.pid_file(), identity.to_string())?));
+        if noted.is_err() {
+            // Nobody would find it again.
+            child.kill().and_then(|()| child.wait()).ok();
+            fs::remove_file(self.pid_file()).ok();
+        }
+        noted.with_context(|| {
+            format!("cannot note the process of {} in {}", self.name, self.pid_file().display())
+        })
     }
 
     /// Kills it and returns when it is gone.
@@ -64,13 +74,13 @@ impl Daemon {
         self.pid_file().exists()
     }
 
-    /// Its process id while it runs. The pid file alone is not believed: the number may be another's by now.
+    /// Its process id while it runs. The number alone is not believed: it may be another's by now, even that of the
+    /// machine's own containerd after a restart of the machine.
     pub(crate) fn pid(&self) -> Option<i32> {
-        let pid: i32 = fs::read_to_string(self.pid_file()).ok()?.trim().parse().ok()?;
-        let running = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
-        // Until nsenter and setpriv have become the program, theirs are the names.
-        let names = [self.program.file_name(), Some("nsenter".as_ref()), Some("setpriv".as_ref())];
-        names.contains(&running.file_name()).then_some(pid)
+        let noted = fs::read_to_string(self.pid_file()).ok()?;
+        let pid: i32 = noted.split_whitespace().next()?.parse().ok()?;
+        let now = Identity::of(u32::try_from(pid).ok()?)?;
+        (now.to_string() == noted.trim() && !now.is_zombie).then_some(pid)
     }
 
     pub(crate) fn log(&self) -> PathBuf {
@@ -96,6 +106,36 @@ impl Daemon {
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]);
         command
+    }
+}
+
+/// What tells a process from every other one, before it and after it.
+struct Identity {
+    pid: u32,
+    /// When it began, in ticks since the machine did. It stays when nsenter and setpriv become the program.
+    began: u64,
+    /// The start of the machine that this was.
+    boot: String,
+    /// It has ended and waits for its parent to look.
+    is_zombie: bool,
+}
+
+impl Identity {
+    fn of(pid: u32) -> Option<Identity> {
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().to_owned();
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name in parentheses may hold anything, parentheses too. Behind it: the state, and as the twentieth the begin.
+        let (_, fields) = stat.rsplit_once(')')?;
+        let mut fields = fields.split_whitespace();
+        let is_zombie = fields.next()? == "Z";
+        let began = fields.nth(18)?.parse().ok()?;
+        Some(Identity { pid, began, boot, is_zombie })
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.pid, self.began, self.boot)
     }
 }
 
@@ -151,22 +191,44 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let daemon = sleeper(folder.path());
         daemon.start().unwrap();
-        // The pid counts once the child has become the program.
-        let pid: i32 = fs::read_to_string(daemon.pid_file()).unwrap().parse().unwrap();
-        while daemon.pid().is_none() {
-            std::thread::yield_now();
-        }
+        let pid = daemon.pid().unwrap();
         daemon.stop();
         assert!(!Path::new(&format!("/proc/{pid}")).exists());
         assert!(daemon.check().is_err());
     }
 
     #[test]
-    fn a_pid_file_that_names_another_program_is_not_believed() {
+    fn a_number_that_is_another_programs_by_now_is_not_believed() {
         let folder = tempfile::tempdir().unwrap();
         let daemon = sleeper(folder.path());
-        fs::write(daemon.pid_file(), std::process::id().to_string()).unwrap();
-        assert_eq!(daemon.pid(), None);
-        daemon.stop();
+        // A program of the same name, as the machine may have its own containerd.
+        let mut other = Command::new("sleep").arg("600").spawn().unwrap();
+        let identity = Identity::of(other.id()).unwrap();
+        let before = Identity { began: identity.began - 1, boot: identity.boot.clone(), ..identity };
+        let last_boot = Identity { boot: "of-the-day-before".into(), ..Identity::of(other.id()).unwrap() };
+        for noted in [before.to_string(), last_boot.to_string(), other.id().to_string()] {
+            fs::write(daemon.pid_file(), noted).unwrap();
+            assert_eq!(daemon.pid(), None);
+            daemon.stop();
+        }
+        assert_eq!(other.try_wait().unwrap(), None, "it was not killed");
+        other.kill().unwrap();
+        other.wait().unwrap();
+    }
+
+    #[test]
+    fn what_cannot_be_noted_does_not_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let unlike_others = format!("600.{}", std::process::id());
+        let daemon = Daemon { arguments: vec![unlike_others.clone()], ..sleeper(folder.path()) };
+        fs::create_dir(daemon.pid_file()).unwrap();
+        let error = format!("{:#}", daemon.start().unwrap_err());
+        assert!(error.contains("sleeper.pid"), "{error}");
+        let words =
+            |entry: fs::DirEntry| fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
+        let commands = fs::read_dir("/proc").unwrap().map(|entry| words(entry.unwrap()));
+        let left: Vec<_> =
+            commands.filter(|words| words.split('\0').any(|word| word == unlike_others)).collect();
+        assert_eq!(left, Vec::<String>::new(), "it was ended");
     }
 }

@@ -24,7 +24,9 @@ mod node;
 mod programs;
 
 pub use cache::cache_folder;
-pub use control_plane::{ControlPlane, Options, SHARED, assert_not_left_out_on_ci, sweep};
+pub use control_plane::{
+    ControlPlane, Options, SHARED, assert_not_left_out_on_ci, remove_undescribed, sweep,
+};
 pub use dockerfile::image_build_variables;
 pub use image::Image;
 pub use netns::{Netns, is_root};

@@ -1,6 +1,7 @@
 //! Network namespaces: addresses and ports of a test's own, with no way out.
 
 use std::ffi::OsString;
+use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -49,6 +50,14 @@ impl Netns {
         path_of(name).exists()
     }
 
+    /// Whether something runs in the namespace `name`.
+    ///
+    /// # Errors
+    /// When `ip` is missing or refuses.
+    pub fn is_in_use(name: &str) -> Result<bool> {
+        Ok(Netns::exists(name) && !processes(name)?.is_empty())
+    }
+
     /// Removes the namespace `name` with everything that runs inside; nothing happens when there is none.
     ///
     /// # Errors
@@ -57,8 +66,7 @@ impl Netns {
         if !Netns::exists(name) {
             return Ok(());
         }
-        let inside = ip(&["netns", "pids", name])?;
-        let pids: Vec<i32> = inside.split_whitespace().filter_map(|pid| pid.parse().ok()).collect();
+        let pids = processes(name)?;
         for pid in &pids {
             daemon::kill(*pid);
         }
@@ -129,6 +137,7 @@ impl Netns {
         if !Path::new("/proc/sys").join(bridged).exists() {
             succeed(Command::new("modprobe").arg("br_netfilter"))
                 .context("kube-proxy needs the kernel module br_netfilter")?;
+            leave_the_machines_bridges_alone()?;
         }
         self.sysctl(bridged, "1")
     }
@@ -150,6 +159,16 @@ impl Drop for Netns {
     }
 }
 
+/// Once loaded, br_netfilter would pass what crosses the machine's own bridges (of virtual machines, say) through the
+/// machine's packet filter. It did not before.
+fn leave_the_machines_bridges_alone() -> Result<()> {
+    for tables in ["iptables", "ip6tables", "arptables"] {
+        let path = format!("/proc/sys/net/bridge/bridge-nf-call-{tables}");
+        fs::write(&path, "0").with_context(|| format!("cannot write {path}"))?;
+    }
+    Ok(())
+}
+
 /// Whether this process may make network namespaces.
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
@@ -164,6 +183,11 @@ pub(crate) fn entrance(name: &str) -> OsString {
 
 fn path_of(name: &str) -> PathBuf {
     Path::new("/run/netns").join(name)
+}
+
+fn processes(name: &str) -> Result<Vec<i32>> {
+    let inside = ip(&["netns", "pids", name])?;
+    Ok(inside.split_whitespace().filter_map(|pid| pid.parse().ok()).collect())
 }
 
 fn ip(arguments: &[&str]) -> Result<String> {
