@@ -78,14 +78,6 @@ fn up(extent: Extent) -> Result<()> {
     if node {
         tools::node_tools()?;
     }
-    let folder = folder()?;
-    if ControlPlane::attach(&folder).is_err() && is_root() && Netns::is_in_use(NETNS)? {
-        bail!(
-            "programs run in the network namespace {NETNS}, and {} does not say of which control plane: one of \
-             another cache folder, or one whose folder is gone. End them by `cargo xtask cluster down`",
-            folder.display()
-        );
-    }
     down()?;
     build(node)?;
     let netns = match (is_root(), node) {
@@ -97,7 +89,7 @@ fn up(extent: Extent) -> Result<()> {
         netns: netns.as_ref().map(|netns| netns.name().to_owned()),
         controllers: extent != Extent::ApiServer,
         node,
-        folder: Some(folder),
+        folder: Some(folder()?),
         ends_with_starter: false,
     })?;
     describe(&control_plane);
@@ -181,7 +173,11 @@ fn status() -> Result<()> {
 
 fn down() -> Result<()> {
     let folder = folder()?;
+    leave_anothers(&folder)?;
     match ControlPlane::attach(&folder) {
+        Ok(control_plane) if control_plane.netns().is_some() && !is_root() => {
+            bail!("it was started as root, in a network namespace: end it as root")
+        }
         Ok(control_plane) => {
             control_plane.stop();
             if is_root() {
@@ -191,6 +187,17 @@ fn down() -> Result<()> {
         Err(_) => remove_undescribed(NETNS, &folder)?,
     }
     sweep()
+}
+
+/// The namespace may hold the control plane of another cache folder, which is not ours to end.
+fn leave_anothers(ours: &Path) -> Result<()> {
+    let Some(theirs) = ControlPlane::folder_in(NETNS)?.filter(|folder| folder != ours) else { return Ok(()) };
+    let cache = theirs.parent().unwrap_or(&theirs).display();
+    bail!(
+        "the network namespace {NETNS} holds another control plane, that of {}: end it first by \
+         `PORTOLAN_CACHE={cache} cargo xtask cluster down`, or use it with that variable",
+        theirs.display()
+    )
 }
 
 /// The running control plane.

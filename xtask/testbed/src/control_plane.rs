@@ -117,6 +117,16 @@ impl ControlPlane {
         Ok(ControlPlane { description, owned: false })
     }
 
+    /// The folder of the control plane that runs in the namespace `netns`, if one does and its folder still describes it.
+    ///
+    /// # Errors
+    /// When `ip` is missing or refuses.
+    pub fn folder_in(netns: &str) -> Result<Option<PathBuf>> {
+        let command = |pid| fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let commands: Vec<_> = Netns::processes(netns)?.into_iter().map(command).collect();
+        Ok(commands.iter().find_map(|command| described(command)))
+    }
+
     /// Leaves it running when this value is dropped; [`ControlPlane::attach`] and [`ControlPlane::stop`] end it.
     pub fn detach(mut self) {
         self.owned = false;
@@ -444,6 +454,14 @@ pub fn remove_undescribed(name: &str, folder: &Path) -> Result<()> {
     }
 }
 
+/// The folder with a description around one of the paths in a command (as `/proc` has it): each program of a control
+/// plane has its data, its configuration or its kubeconfig there.
+fn described(command: &str) -> Option<PathBuf> {
+    let values = command.split('\0').filter_map(|word| Some(word.split_once('=')?.1));
+    let folders = values.filter(|value| value.starts_with('/')).flat_map(|path| Path::new(path).ancestors());
+    folders.map(Path::to_owned).find(|folder| folder.join(DESCRIPTION).is_file())
+}
+
 /// `portolan-run-PID…` whose process has ended.
 fn is_orphan(name: &str) -> bool {
     let Some(rest) = name.strip_prefix("portolan-run-") else { return false };
@@ -635,6 +653,16 @@ impl Description {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_control_plane_is_known_by_the_commands_of_its_programs() {
+        let folder = tempfile::tempdir().unwrap();
+        let command = format!("etcd\0--data-dir={}\0", folder.path().join("etcd").display());
+        assert_eq!(described(&command), None, "nothing describes it");
+        fs::write(folder.path().join(DESCRIPTION), "{}").unwrap();
+        assert_eq!(described(&command).as_deref(), Some(folder.path()));
+        assert_eq!(described("sh\0-c\0x=1\0"), None);
+    }
 
     #[test]
     fn only_names_of_ended_runs_are_orphans() {

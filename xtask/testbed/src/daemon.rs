@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process, pidfd_open, waitpid};
 use serde::{Deserialize, Serialize};
 
@@ -55,7 +56,10 @@ impl Daemon {
     /// Kills it and returns when it is gone.
     pub(crate) fn stop(&self) {
         if let Some(pid) = self.pid() {
-            kill(pid);
+            if !kill(pid) {
+                crate::programs::say(&format!("{} (process {pid}) is another user's and runs on", self.name));
+                return;
+            }
             wait_for_exit(pid);
         }
         fs::remove_file(self.pid_file()).ok();
@@ -153,11 +157,9 @@ pub(crate) fn tail(log: &Path) -> String {
     lines[lines.len().saturating_sub(15)..].join("\n")
 }
 
-/// Kills one process; that it is gone already is no error.
-pub(crate) fn kill(pid: i32) {
-    if let Some(pid) = Pid::from_raw(pid) {
-        kill_process(pid, Signal::KILL).ok();
-    }
+/// Kills one process; that it is gone already is no error. False if this user may not: then nobody should wait for it.
+pub(crate) fn kill(pid: i32) -> bool {
+    Pid::from_raw(pid).is_some_and(|pid| kill_process(pid, Signal::KILL) != Err(Errno::PERM))
 }
 
 /// Returns when the process is gone; a child of ours is reaped.

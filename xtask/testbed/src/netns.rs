@@ -50,12 +50,13 @@ impl Netns {
         path_of(name).exists()
     }
 
-    /// Whether something runs in the namespace `name`.
-    ///
-    /// # Errors
-    /// When `ip` is missing or refuses.
-    pub fn is_in_use(name: &str) -> Result<bool> {
-        Ok(Netns::exists(name) && !processes(name)?.is_empty())
+    /// The processes in the namespace `name`; none when there is no such namespace.
+    pub(crate) fn processes(name: &str) -> Result<Vec<i32>> {
+        if !Netns::exists(name) {
+            return Ok(Vec::new());
+        }
+        let inside = ip(&["netns", "pids", name])?;
+        Ok(inside.split_whitespace().filter_map(|pid| pid.parse().ok()).collect())
     }
 
     /// Removes the namespace `name` with everything that runs inside; nothing happens when there is none.
@@ -66,7 +67,7 @@ impl Netns {
         if !Netns::exists(name) {
             return Ok(());
         }
-        let pids = processes(name)?;
+        let pids = Netns::processes(name)?;
         for pid in &pids {
             daemon::kill(*pid);
         }
@@ -183,11 +184,6 @@ pub(crate) fn entrance(name: &str) -> OsString {
 
 fn path_of(name: &str) -> PathBuf {
     Path::new("/run/netns").join(name)
-}
-
-fn processes(name: &str) -> Result<Vec<i32>> {
-    let inside = ip(&["netns", "pids", name])?;
-    Ok(inside.split_whitespace().filter_map(|pid| pid.parse().ok()).collect())
 }
 
 fn ip(arguments: &[&str]) -> Result<String> {

@@ -42,7 +42,9 @@ fn end(processes: impl Fn() -> Vec<i32>) -> Result<()> {
         if pids.is_empty() {
             return Ok(());
         }
-        pids.iter().copied().for_each(daemon::kill);
+        for pid in &pids {
+            daemon::kill(*pid);
+        }
         pids.iter().copied().for_each(daemon::wait_for_exit);
     }
     bail!("these processes start others faster than they can be killed: {:?}", processes())
