@@ -36,6 +36,8 @@ fn starts_beside_the_shared_one_restarts_and_leaves_nothing() -> Result<()> {
         .collect::<Result<_, _>>()?;
     drop(own);
     assert!(!folder.exists());
-    assert!(pids.iter().all(|pid| !Path::new("/proc").join(pid).exists()));
+    let number = |pid_file: &String| pid_file.split_whitespace().next().unwrap_or_default().to_owned();
+    let gone = |pid_file| !Path::new("/proc").join(number(pid_file)).exists();
+    assert!(pids.iter().all(|pid_file| !number(pid_file).is_empty() && gone(pid_file)));
     shared.check()
 }

@@ -209,9 +209,9 @@ impl Started {
     fn traces(&self) -> Result<Traces> {
         let daemons: Vec<i32> = entries(&self.folder)
             .filter(|path| path.extension().is_some_and(|extension| extension == "pid"))
-            .map(|path| Ok(fs::read_to_string(path)?.parse()?))
+            .map(|path| noted(&path))
             .collect::<Result<_>>()?;
-        let containerd: i32 = fs::read_to_string(self.folder.join("containerd.pid"))?.parse()?;
+        let containerd = noted(&self.folder.join("containerd.pid"))?;
         let name = format!("portolan-run-{}-", self.starter.id());
         let isolated = mount_namespace(containerd).context("containerd runs")?;
         let shims: Vec<i32> = pids().filter(|pid| mount_namespace(*pid) == Some(isolated)).collect();
@@ -297,6 +297,12 @@ fn kernel_values() -> Result<Vec<String>> {
         .iter()
         .map(|key| Ok(fs::read_to_string(Path::new("/proc/sys").join(key))?))
         .collect()
+}
+
+/// The process id in a pid file; what tells it from others stands behind it.
+fn noted(pid_file: &Path) -> Result<i32> {
+    let text = fs::read_to_string(pid_file)?;
+    Ok(text.split_whitespace().next().unwrap_or_default().parse()?)
 }
 
 fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {
