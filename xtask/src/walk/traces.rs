@@ -93,6 +93,10 @@ mod tests {
         let name = format!("portolan-trace-{}-", std::process::id());
         assert_eq!(named(&name).unwrap(), Vec::<String>::new());
         let mut process = Command::new("sleep").arg0(&name).arg("60").spawn().unwrap();
+        // The kernel lets go of the parent a moment before the new program's arguments can be read.
+        while fs::read(format!("/proc/{}/cmdline", process.id())).unwrap().is_empty() {
+            std::thread::yield_now();
+        }
         let left = named(&name).unwrap();
         process.kill().unwrap();
         process.wait().unwrap();
