@@ -20,8 +20,6 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    fs::create_dir_all(&arguments.out_dir)
-        .with_context(|| format!("cannot make the folder {}", arguments.out_dir.display()))?;
     if arguments.dockerfile { by_the_dockerfile(&arguments.out_dir) } else { write(&arguments.out_dir) }
 }
 
@@ -32,6 +30,7 @@ pub(crate) fn write(folder: &Path) -> Result<()> {
     if !cfg!(target_os = "linux") {
         bail!("images are built on Linux; elsewhere use `docker build -t portolan:dev .`");
     }
+    make(folder)?;
     for package in ["portolan", "portolan-loadtest"] {
         let binary = build(package)?;
         check_static(&binary)?;
@@ -47,6 +46,10 @@ pub(crate) fn write(folder: &Path) -> Result<()> {
         println!("{:<18} {} ({megabytes:.1} MB)", image.reference, archive.display());
     }
     Ok(())
+}
+
+fn make(folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))
 }
 
 /// The release binary of one package, built as the Dockerfile builds it. The target is named so that the flags do not
@@ -107,6 +110,7 @@ fn by_the_dockerfile(folder: &Path) -> Result<()> {
     if !there {
         bail!("buildah is not on the PATH: install it (Debian's package buildah), or leave --dockerfile out");
     }
+    make(folder)?;
     for (stage, reference, file) in
         [("portolan", "portolan:dev", "portolan.tar"), ("echo", "portolan-echo:dev", "echo.tar")]
     {
