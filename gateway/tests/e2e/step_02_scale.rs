@@ -27,7 +27,7 @@ fn scaled_up_and_down() {
         let app = Blueprint::named("scale").well_behaved().latency(LATENCY).create(step)?;
         let rate = step.plan.rate;
         let portolan = Flow::start(traffic::through_portolan(&app.path(), rate).with_posts(0.1, "order"))?;
-        let kube_proxy = traffic::through_kube_proxy(step.cluster, &app, rate)?.with_posts(0.1, "order");
+        let kube_proxy = traffic::through_kube_proxy(step.cluster, &app.name, rate)?.with_posts(0.1, "order");
         let kube_proxy = Flow::start(kube_proxy)?;
 
         app.scale(6)?;

@@ -47,7 +47,7 @@ fn rolled_out(step: &mut Step, pods: &str, blueprint: Blueprint) -> Result<(App,
     let app = blueprint.replicas(REPLICAS).latency(LATENCY).create(step)?;
     let rate = step.plan.rate;
     let portolan = Flow::start(mixed(traffic::through_portolan(&app.path(), rate)))?;
-    let kube_proxy = Flow::start(mixed(traffic::through_kube_proxy(step.cluster, &app, rate)?))?;
+    let kube_proxy = Flow::start(mixed(traffic::through_kube_proxy(step.cluster, &app.name, rate)?))?;
     let mut versions = BTreeSet::from([version(&app)?]);
     for number in 0..step.plan.rollouts {
         let expected = match number % 3 {

@@ -50,7 +50,7 @@ impl Callers {
         };
         let callers = Callers {
             portolan: Flow::start(load(traffic::through_portolan(&app.path(), rate)))?,
-            kube_proxy: Flow::start(load(traffic::through_kube_proxy(step.cluster, app, rate)?))?,
+            kube_proxy: Flow::start(load(traffic::through_kube_proxy(step.cluster, &app.name, rate)?))?,
         };
         let pods = app.pods()?.len();
         wait::until("an answer of every pod both ways", Duration::from_secs(10), || {

@@ -24,7 +24,7 @@ fn all_pods_terminating_and_still_serving() {
         create(step)?;
         let rate = step.plan.rate;
         let portolan = Flow::start(traffic::through_portolan("/leaving/", rate))?;
-        let kube_proxy = Flow::start(traffic::to((cluster.cluster_ip("leaving")?, 80).into(), "/", rate))?;
+        let kube_proxy = Flow::start(traffic::through_kube_proxy(cluster, "leaving", rate)?)?;
         wait::look(Duration::from_secs(1));
 
         let watch = Watch::start(cluster, &["pods", "--selector=app=leaving"])?;

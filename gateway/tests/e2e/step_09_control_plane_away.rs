@@ -246,7 +246,7 @@ impl Callers {
         let rate = step.plan.rate;
         Ok(Callers {
             portolan: Flow::start(traffic::through_portolan(&app.path(), rate))?,
-            kube_proxy: Flow::start(traffic::through_kube_proxy(step.cluster, app, rate)?)?,
+            kube_proxy: Flow::start(traffic::through_kube_proxy(step.cluster, &app.name, rate)?)?,
         })
     }
 

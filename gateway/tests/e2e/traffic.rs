@@ -9,7 +9,6 @@ use http::Method;
 use portolan_loadtest::load::{FailureKind, Load, Observer, Pace, Report, Running};
 use tokio::time::Instant;
 
-use crate::app::App;
 use crate::cluster::{Cluster, node_port};
 use crate::wait;
 
@@ -54,8 +53,8 @@ pub(crate) fn through_portolan(path: &str, rate: f64) -> Load {
 ///
 /// # Errors
 /// When the Service has no address, or nothing answers there within ten seconds.
-pub(crate) fn through_kube_proxy(cluster: &Cluster, app: &App, rate: f64) -> Result<Load> {
-    let address = SocketAddr::from((cluster.cluster_ip(&app.name)?, 80));
+pub(crate) fn through_kube_proxy(cluster: &Cluster, service: &str, rate: f64) -> Result<Load> {
+    let address = SocketAddr::from((cluster.cluster_ip(service)?, 80));
     wait::until("kube-proxy to serve it", Duration::from_secs(10), || {
         Ok(TcpStream::connect_timeout(&address, Duration::from_millis(200)).ok())
     })?;
