@@ -127,7 +127,7 @@ async fn checkout(
         worker.metrics.upstream_reused.one();
         return Ok((Checkout::new(connection, endpoint, worker, true), parts));
     }
-    let opening = connect(worker, endpoint.address(), pick.policy().timeouts.connect);
+    let opening = connect(worker, endpoint, pick.policy().timeouts.connect);
     match exchange.unless_failed(opening).await {
         Ok(Ok(connection)) => Ok((Checkout::new(connection, endpoint, worker, false), parts)),
         Ok(Err(error)) => Err(Box::new(unconnected(&error, parts))),

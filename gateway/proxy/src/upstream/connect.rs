@@ -3,8 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::mem::MaybeUninit;
-use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -15,6 +14,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::cluster::Endpoint;
 use crate::http::body::RequestBody;
 use crate::worker::Worker;
 
@@ -22,6 +22,9 @@ use crate::worker::Worker;
 /// gone without a word). Long enough for a loaded network, far below the kernel's own quarter of an hour.
 #[cfg(target_os = "linux")]
 const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
+
+/// How often a connection that does not open looks whether its endpoint is still there.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// So many heads of the largest size may come in place of one; what hyper reads of the body before the head has been
 /// told of is less.
@@ -63,14 +66,10 @@ pub(super) enum ConnectError {
 /// If the endpoint does not take it, in time.
 pub(super) async fn connect(
     worker: &Rc<Worker>,
-    address: SocketAddr,
+    endpoint: &Endpoint,
     timeout: Duration,
 ) -> Result<Connection, ConnectError> {
-    let stream = match tokio::time::timeout(timeout, TcpStream::connect(address)).await {
-        Err(_) => return Err(ConnectError::TimedOut),
-        Ok(Err(error)) => return Err(ConnectError::from(error)),
-        Ok(Ok(stream)) => stream,
-    };
+    let stream = open(endpoint, timeout).await?;
     prepare(&stream).map_err(ConnectError::Refused)?;
     let wire = Rc::new(Wire::new(stream));
     let io = TokioIo::new(WireIo(Rc::clone(&wire)));
@@ -88,6 +87,24 @@ pub(super) async fn connect(
         worker.metrics.upstream_closed.one();
     });
     Ok(Connection { sender, wire })
+}
+
+/// The address of a pod that is gone answers nothing at all. A request need not wait the whole time-out for it once the
+/// endpoint has left.
+async fn open(endpoint: &Endpoint, timeout: Duration) -> Result<TcpStream, ConnectError> {
+    let mut opening = pin!(TcpStream::connect(endpoint.address()));
+    let mut left = timeout;
+    loop {
+        let step = left.min(LOOK);
+        match tokio::time::timeout(step, &mut opening).await {
+            Ok(opened) => return opened.map_err(ConnectError::from),
+            Err(_) if endpoint.is_retired() => {
+                return Err(ConnectError::Refused(io::ErrorKind::HostUnreachable.into()));
+            }
+            Err(_) if left == step => return Err(ConnectError::TimedOut),
+            Err(_) => left -= step,
+        }
+    }
 }
 
 fn prepare(stream: &TcpStream) -> io::Result<()> {

@@ -30,7 +30,7 @@ pub(super) fn try_out(worker: &Rc<Worker>, mut pick: Pick, mut parts: Parts) {
 /// What the trial says of the endpoint; nothing, where this side could not make it.
 async fn outcome(worker: &Rc<Worker>, pick: &Pick, parts: Parts) -> Option<Outcome> {
     let timeouts = &pick.policy().timeouts;
-    match connect(worker, pick.endpoint().address(), timeouts.connect).await {
+    match connect(worker, pick.endpoint(), timeouts.connect).await {
         Ok(connection) => {
             connection.wire.await_head(worker.config().max_head_bytes);
             let answer = timeout(timeouts.response_header, ask(connection, parts)).await;

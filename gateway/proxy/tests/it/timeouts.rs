@@ -1,6 +1,10 @@
 //! Everything that waits has an end.
 
+use std::net::SocketAddr;
 use std::time::Duration;
+
+use portolan_model::Endpoint;
+use tokio::time::Instant;
 
 use crate::harness::{Setup, Upstream, Wire, get, ok, soon};
 
@@ -23,14 +27,19 @@ async fn an_endpoint_that_does_not_answer_is_504_and_is_let_go() {
     assert!(!other.is_called().await, "a time-out is final");
 }
 
-#[tokio::test]
-async fn an_endpoint_that_does_not_accept_is_504() {
-    // A listener whose queue is full: the kernel drops what comes on top.
+/// A listener whose queue is full: the kernel drops what comes on top.
+fn silent() -> (SocketAddr, impl Sized) {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.bind(&crate::harness::loopback().into()).unwrap();
     socket.listen(0).unwrap();
     let address = socket.local_addr().unwrap().as_socket().unwrap();
-    let _fills_the_queue = std::net::TcpStream::connect(address).unwrap();
+    let fills_the_queue = std::net::TcpStream::connect(address).unwrap();
+    (address, (socket, fills_the_queue))
+}
+
+#[tokio::test]
+async fn an_endpoint_that_does_not_accept_is_504() {
+    let (address, _kept) = silent();
     let mut setup = Setup::new();
     setup.policy.timeouts.connect = Duration::from_millis(100);
     setup.policy.retry.max_retries = 0;
@@ -38,6 +47,26 @@ async fn an_endpoint_that_does_not_accept_is_504() {
     let mut client = Wire::connect(gateway.edge).await;
     let answer = client.ask(&get("/orders/")).await;
     assert_eq!((answer.status(), answer.reason()), (504, "connect_timeout"));
+}
+
+/// The address of a pod that is gone answers nothing, until Kubernetes says that it is gone.
+#[tokio::test]
+async fn nobody_waits_for_a_connection_to_an_endpoint_that_left() {
+    let ((address, _kept), live) = (silent(), Upstream::new().await.answer_all());
+    let mut setup = Setup::new();
+    setup.policy.timeouts.connect = Duration::from_secs(3600);
+    let gateway = setup.service("orders", &[address]).start().await;
+    let mut client = Wire::connect(gateway.edge).await;
+    client.write(&get("/orders/")).await;
+    let shown = || serde_json::to_string(&gateway.proxy().table().view(Instant::now())).unwrap();
+    soon(async {
+        while !shown().contains("\"in_flight\":1") {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    gateway.set_endpoints(vec![Endpoint::new(live)]).await;
+    assert_eq!(client.next_message().await.unwrap().status(), 200);
 }
 
 #[tokio::test]
