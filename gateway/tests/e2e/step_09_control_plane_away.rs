@@ -65,6 +65,8 @@ fn api_server_away_and_kubelet_restarted() {
         let app = app(APP, step)?;
         let (pods, gateways) = (app.pods()?, gateway::pods(step.cluster)?);
         let callers = Callers::start(step, &app)?;
+        // What Portolan has not seen when the API server goes, it will not see before that is back.
+        right(&app, &callers)?;
 
         let control_plane = step.cluster.control_plane();
         let away = Instant::now();
