@@ -102,6 +102,7 @@ fn token_rotated(step: &mut Step, app: &App, flow: &Flow) -> Result<()> {
     let open = gateways.iter().map(watches).collect::<Result<Vec<_>>>()?;
     cluster.control_plane().rotate_service_account_key()?;
     cluster.control_plane().restart_controllers()?;
+    cluster.control_plane().restart_kube_proxy()?;
     for gateway in &gateways {
         let limit = Duration::from_secs(20);
         let finding = gateway::finding(cluster, gateway, "Unauthenticated", "services", limit)?;

@@ -107,7 +107,7 @@ fn measured(step: &mut Step, caller: &Caller) -> Result<()> {
         Ok(Took::of(&calls))
     };
     // Portolan needs no DNS for the name; the way beside it does.
-    wait::until("cluster DNS to know hello", Duration::from_secs(30), || {
+    wait::until("cluster DNS and kube-proxy to know hello", Duration::from_secs(90), || {
         let calls = caller.curl(Caller::PLAIN, &[], &["http://hello.service-discovery.svc/".to_owned()])?;
         Ok(calls.first().filter(|call| call.status == 200).cloned())
     })?;
