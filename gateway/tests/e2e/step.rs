@@ -3,11 +3,12 @@
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use anyhow::{Context as _, Result, bail};
+use portolan_testbed::Figures;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::cluster::{Cluster, cluster};
-use crate::figures::Figures;
+use crate::figures::publish;
 use crate::gateway;
 use crate::plan::Plan;
 use crate::traffic::Traffic;
@@ -52,7 +53,7 @@ pub(crate) fn run(number: u32, title: &str, body: impl FnOnce(&mut Step) -> Resu
     match result {
         Ok(Ok(())) => {
             removed.unwrap_or_else(|error| panic!("step {number}: what it made stays behind: {error:#}"));
-            step.figures.publish(begun.elapsed()).unwrap();
+            publish(step.figures, begun.elapsed()).unwrap();
         }
         Ok(Err(error)) => panic!("step {number}, {title}: {error:#}"),
         Err(panic) => resume_unwind(panic),

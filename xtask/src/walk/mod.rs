@@ -1,7 +1,6 @@
 //! `cargo xtask walk`: the life of an application on a real node, with the full numbers, and the evidence of it.
 
 mod evidence;
-mod figures;
 mod ground;
 mod traces;
 
@@ -9,9 +8,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use portolan_testbed::{is_root, sweep};
+use portolan_testbed::{Figures, is_root, sweep};
 
-use self::figures::Figures;
 pub(crate) use self::ground::Ground;
 use crate::test::{Counts, run_and_count};
 

@@ -18,6 +18,7 @@ mod certificates;
 mod control_plane;
 mod daemon;
 mod dockerfile;
+mod figures;
 mod image;
 mod netns;
 mod node;
@@ -28,6 +29,7 @@ pub use control_plane::{
     ControlPlane, Options, SHARED, assert_not_left_out_on_ci, remove_undescribed, sweep,
 };
 pub use dockerfile::image_build_variables;
+pub use figures::{Figure, Figures};
 pub use image::Image;
 pub use netns::{Netns, is_root};
 pub use node::{check_node_requirements, missing_packages};
