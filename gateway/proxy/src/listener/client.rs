@@ -14,10 +14,10 @@ use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::accept::Listening;
+use super::stream::Stream;
 use crate::config::LiveConfig;
 use crate::error::Reason;
 use crate::http::headers::Peer;
@@ -44,8 +44,8 @@ pub(crate) struct Client {
     unread: Cell<bool>,
     order: Cell<Option<Order>>,
     waker: RefCell<Option<Waker>>,
-    /// Its socket, as long as it is open.
-    socket: RefCell<Weak<RefCell<TcpStream>>>,
+    /// What its bytes come through, as long as that is open.
+    stream: RefCell<Weak<RefCell<Stream>>>,
     /// Where the worker's sweep finds it.
     place: Cell<usize>,
 }
@@ -85,7 +85,7 @@ impl Client {
             unread: Cell::new(false),
             order: Cell::new(None),
             waker: RefCell::new(None),
-            socket: RefCell::default(),
+            stream: RefCell::default(),
             place: Cell::new(0),
             listening,
             worker,
@@ -217,9 +217,9 @@ impl Client {
     /// Asks the kernel whether the client has reset the connection. hyper finds out only when it reads, which it does
     /// not as long as bytes wait that nobody wants yet. A client that has closed its own direction may still read.
     fn is_reset(&self) -> bool {
-        let Some(stream) = self.socket.borrow().upgrade() else { return false };
+        let Some(stream) = self.stream.borrow().upgrade() else { return false };
         let stream = stream.borrow();
-        !matches!(SockRef::from(&*stream).take_error(), Ok(None))
+        !matches!(SockRef::from(stream.socket()).take_error(), Ok(None))
     }
 
     fn received(&self) {
@@ -229,18 +229,18 @@ impl Client {
     }
 }
 
-/// A client's socket, watched.
+/// A client's stream, watched.
 pub(super) struct ClientIo {
     /// A borrow lasts for one poll, and a poll of the socket runs no other code.
-    stream: Rc<RefCell<TcpStream>>,
+    stream: Rc<RefCell<Stream>>,
     client: Rc<Client>,
     shut_down: bool,
 }
 
 impl ClientIo {
-    pub(super) fn new(stream: TcpStream, client: Rc<Client>) -> Self {
+    pub(super) fn new(stream: Stream, client: Rc<Client>) -> Self {
         let stream = Rc::new(RefCell::new(stream));
-        client.socket.replace(Rc::downgrade(&stream));
+        client.stream.replace(Rc::downgrade(&stream));
         Self { stream, client, shut_down: false }
     }
 

@@ -15,6 +15,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpStream;
 
 use super::client::{Client, ClientIo, Order};
+use super::stream::Stream;
 use crate::config::ProxyConfig;
 use crate::error::Reason;
 use crate::http::{proxy, respond};
@@ -66,7 +67,7 @@ pub(super) async fn serve(client: Rc<Client>, stream: TcpStream) {
         async move { Ok::<_, Infallible>(proxy::forward(client, request).await) }
     });
     let client = &watched.0;
-    let io = TokioIo::new(ClientIo::new(stream, Rc::clone(client)));
+    let io = TokioIo::new(ClientIo::new(Stream::Plain(stream), Rc::clone(client)));
     let mut connection = pin!(worker.builder.serve_connection(io, TowerToHyperService::new(service)));
     let ended = poll_fn(|cx| {
         match client.take_order(cx) {

@@ -1,11 +1,13 @@
 //! Where requests come in: sockets opened and closed to follow the table ([`reconcile`], [`bind`]), connections taken
-//! from them ([`accept`]), and each served and watched ([`connection`], [`client`]).
+//! from them ([`accept`]), and each served and watched ([`connection`], [`client`]), in the clear or over TLS
+//! ([`stream`]).
 
 mod accept;
 mod bind;
 mod client;
 mod connection;
 mod reconcile;
+mod stream;
 
 pub(crate) use accept::{Listening, accept};
 pub use bind::probe;
