@@ -56,11 +56,19 @@ pub(crate) fn cargo_deny() -> Result<PathBuf> {
     Ok(program)
 }
 
+/// Installs valgrind, if it is missing.
+pub(crate) fn valgrind() -> Result<()> {
+    if present("valgrind") {
+        return Ok(());
+    }
+    if !is_root() || !present("apt-get") {
+        bail!("valgrind is missing on the PATH: install it");
+    }
+    install(&["valgrind"])
+}
+
 /// Installs the Debian packages of the programs that network namespaces need, if one is missing.
 pub(crate) fn network_tools() -> Result<()> {
-    let present = |program: &str| {
-        Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
-    };
     let missing: Vec<_> = [("ip", "iproute2"), ("nsenter", "util-linux"), ("setpriv", "util-linux")]
         .into_iter()
         .filter(|(program, _)| !present(program))
@@ -95,6 +103,10 @@ fn stop_containerd_service() -> Result<()> {
         run(Command::new("systemctl").args(["disable", "--now", "containerd.service"]))?;
     }
     Ok(())
+}
+
+fn present(program: &str) -> bool {
+    Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
 }
 
 fn install(packages: &[&str]) -> Result<()> {

@@ -47,6 +47,8 @@ enum Step {
     Deny,
     /// Generated files are those that the code generates
     Generated,
+    /// The hot paths take no more instructions than before
+    Bench,
     /// Discovery against a real API server
     Apiserver,
     /// The real binary against a real API server
@@ -142,6 +144,7 @@ impl Step {
                 architecture::check()?;
             }
             Step::Generated => generated::check()?,
+            Step::Bench => crate::bench::instructions(&[])?,
             Step::Apiserver | Step::Binary | Step::Deploy | Step::Node => {
                 return control_plane::run(self, rest);
             }
