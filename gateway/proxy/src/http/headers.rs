@@ -3,6 +3,7 @@
 //! Order matters: the fields that a client lists in `Connection` go first, and only then are our own written, so that
 //! a client cannot make us strip what we vouch for.
 
+use std::cell::RefCell;
 use std::net::IpAddr;
 
 use bytes::Bytes;
@@ -38,6 +39,18 @@ pub(crate) struct Peer {
     pub(crate) trusted: bool,
     address_value: HeaderValue,
     port_value: HeaderValue,
+    told: RefCell<Told>,
+}
+
+/// What a client's requests were told in `Forwarded`: most clients ask the same authority again and again.
+#[derive(Debug, Default)]
+enum Told {
+    #[default]
+    Nothing,
+    /// One request; that does not make it worth keeping.
+    Once,
+    /// The last element, and the authority that it had.
+    Element(Option<HeaderValue>, HeaderValue),
 }
 
 /// How this gateway signs what it passes on, formatted once.
@@ -60,7 +73,26 @@ impl Peer {
             address_value: HeaderValue::try_from(address.to_string())
                 .expect("an address is a valid field value"),
             port_value: HeaderValue::from(port),
+            told: RefCell::default(),
         }
+    }
+
+    /// What this peer's request to this target adds to `Forwarded`.
+    fn forwarded(&self, target: &Target) -> HeaderValue {
+        let mut told = self.told.borrow_mut();
+        if let Told::Element(authority, element) = &*told
+            && authority.as_ref() == target.authority()
+        {
+            return element.clone();
+        }
+        let element = forwarded_element(self, target);
+        // A copy, since the request's own would hold on to the buffer that the connection reads into.
+        let copy = |authority: &HeaderValue| HeaderValue::from_bytes(authority.as_bytes()).ok();
+        *told = match &*told {
+            Told::Nothing => Told::Once,
+            _ => Told::Element(target.authority().and_then(copy), element.clone()),
+        };
+        element
     }
 
     /// The nearest address in the chain of proxies that is not one of ours to trust.
@@ -171,18 +203,38 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
         }
         headers.remove(header::CONNECTION);
     }
-    for name in [
-        KEEP_ALIVE,
-        PROXY_CONNECTION,
-        HTTP2_SETTINGS,
-        header::TE,
-        header::TRANSFER_ENCODING,
-        header::UPGRADE,
-        header::PROXY_AUTHORIZATION,
-        header::PROXY_AUTHENTICATE,
-    ] {
-        headers.remove(name);
+    // Most messages have none of them, and one look at the fields that are there costs less than a look-up of each that
+    // is not.
+    if headers.keys().any(is_hop_by_hop) {
+        for name in HOP_BY_HOP {
+            headers.remove(name);
+        }
     }
+}
+
+const HOP_BY_HOP: [HeaderName; 8] = [
+    KEEP_ALIVE,
+    PROXY_CONNECTION,
+    HTTP2_SETTINGS,
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    header::PROXY_AUTHORIZATION,
+    header::PROXY_AUTHENTICATE,
+];
+
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "keep-alive"
+            | "proxy-connection"
+            | "http2-settings"
+            | "te"
+            | "transfer-encoding"
+            | "upgrade"
+            | "proxy-authorization"
+            | "proxy-authenticate"
+    )
 }
 
 /// Takes out of trailers what has no place there: what is meant for one hop, and what this gateway vouches for in the
@@ -240,7 +292,7 @@ fn join_cookies(headers: &mut HeaderMap) {
 /// Tells the endpoint who asked for what: what a trusted peer said is kept and added to, what anyone else said is
 /// replaced.
 fn forwarded(headers: &mut HeaderMap, peer: &Peer, target: &Target) {
-    let element = forwarded_element(peer, target);
+    let element = peer.forwarded(target);
     if peer.trusted {
         append_to_list(headers, X_FORWARDED_FOR, &peer.address_value);
         append_to_list(headers, header::FORWARDED, &element);
@@ -265,20 +317,16 @@ fn forwarded(headers: &mut HeaderMap, peer: &Peer, target: &Target) {
 
 /// One element of `Forwarded` (RFC 7239); an IPv6 address and a host with a port are quoted.
 fn forwarded_element(peer: &Peer, target: &Target) -> HeaderValue {
-    use std::fmt::Write as _;
-    let mut element = String::with_capacity(64);
-    let written = match peer.address {
-        IpAddr::V4(address) => write!(element, "for={address}"),
-        IpAddr::V6(address) => write!(element, "for=\"[{address}]\""),
-    };
-    debug_assert!(written.is_ok(), "a String takes all that is written");
-    if let Some(authority) = target.authority().and_then(|authority| authority.to_str().ok()) {
-        let quote = if authority.contains(':') { "\"" } else { "" };
-        for part in [";host=", quote, authority, quote] {
-            element.push_str(part);
+    let address = peer.address_value.to_str().unwrap_or_default();
+    let (before, after) = if peer.address.is_ipv6() { ("for=\"[", "]\"") } else { ("for=", "") };
+    let authority = target.authority().and_then(|authority| authority.to_str().ok());
+    let quote = if authority.is_some_and(|authority| authority.contains(':')) { "\"" } else { "" };
+    let element = match authority {
+        Some(authority) => {
+            [before, address, after, ";host=", quote, authority, quote, ";proto=http"].concat()
         }
-    }
-    element.push_str(";proto=http");
+        None => [before, address, after, ";proto=http"].concat(),
+    };
     HeaderValue::try_from(element).expect("an address and a checked authority make a valid field value")
 }
 
@@ -308,11 +356,10 @@ fn request_id(headers: &mut HeaderMap, peer: &Peer) -> HeaderValue {
 /// A new request id: 32 hexadecimal digits.
 pub(crate) fn new_request_id() -> HeaderValue {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut random = fastrand::u128(..);
     let mut text = [0; 32];
-    for slot in &mut text {
-        *slot = DIGITS[usize::try_from(random & 0xf).unwrap_or_default()];
-        random >>= 4;
+    for (pair, byte) in text.chunks_exact_mut(2).zip(fastrand::u128(..).to_le_bytes()) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 0xf)];
     }
     HeaderValue::from_bytes(&text).expect("hexadecimal digits are a valid field value")
 }

@@ -180,3 +180,27 @@ fn a_loop_is_known_by_our_own_name_alone() {
         assert_eq!(signature.is_in(&headers), expected, "{via}");
     }
 }
+
+#[test]
+fn each_field_of_one_hop_is_noticed_by_itself() {
+    for name in HOP_BY_HOP {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
+        headers.insert(&name, HeaderValue::from_static("x"));
+        remove_hop_by_hop(&mut headers);
+        assert_eq!(headers.keys().collect::<Vec<_>>(), [header::ACCEPT], "{name}");
+    }
+}
+
+#[test]
+fn requests_of_one_peer_to_several_hosts_tell_each_its_own() {
+    let peer = Peer::new("1.2.3.4".parse().unwrap(), 8080, &live());
+    for host in ["a.test", "a.test", "b.test", "a.test:81"] {
+        let request = Request::builder().uri("/x").header("host", host).body(()).unwrap();
+        let mut parts = request.into_parts().0;
+        let Ok(Asked::Forward(target)) = normalise(&mut parts, Role::Edge, &live()) else { panic!() };
+        prepare_request(&mut parts, false, &peer, &target, None);
+        let quoted = if host.contains(':') { format!("\"{host}\"") } else { host.to_owned() };
+        assert_eq!(parts.headers["forwarded"], format!("for=1.2.3.4;host={quoted};proto=http"));
+    }
+}
