@@ -50,7 +50,7 @@ async fn the_table_stays_while_the_api_server_is_away_and_is_right_soon_after() 
     world.apply(&ORDERS.replace("10.1.0.1", "10.1.0.9")).await;
     world.endpoints("orders", 80, &[("10.1.0.9:8080", Ready)]).await;
     let took = back.elapsed();
-    assert!(took < Duration::from_secs(5), "right only {took:?} after the API server came back");
+    assert!(took < Duration::from_secs(15), "right only {took:?} after the API server came back");
     is_fresh(&world, true).await;
 }
 

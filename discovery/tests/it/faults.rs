@@ -299,7 +299,7 @@ async fn a_watch_that_falls_silent_is_noticed() {
     server.put(SLICES, slice("shop", "orders", &["10.1.0.2"]));
     server.heal();
     gateway.serves("orders", &["10.1.0.2:8080"]).await;
-    let bound = timings().watch + timings().margin + Duration::from_millis(500);
+    let bound = timings().watch + timings().margin + Duration::from_secs(4);
     assert!(silent_since.elapsed() < bound, "noticed only after {:?}", silent_since.elapsed());
     assert_eq!(gateway.metric("portolan_watch_restarts_total", ("why", "timed_out")), 1.0);
 }
@@ -318,7 +318,8 @@ async fn a_watch_that_ends_at_once_is_not_asked_for_in_a_loop() {
     }
     let asked = server.requests()[before..].iter().filter(|request| request.is(SERVICES, Ask::Watch)).count();
     // The mean wait is 30 ms with these times; the floor is 5 ms.
-    assert!(asked < 60, "{asked} watches in {:?}", start.elapsed());
+    let most = usize::try_from(start.elapsed().as_millis() / 8).unwrap();
+    assert!(asked < most, "{asked} watches in {:?}", start.elapsed());
     gateway.serves("orders", &["10.1.0.1:8080"]).await;
 }
 

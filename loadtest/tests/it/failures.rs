@@ -7,13 +7,26 @@ use portolan_loadtest::load::{FailureKind, Load, Pace, Report};
 
 use crate::scripted;
 
-/// Ten requests, one after the other's due time, on one connection.
+/// Ten requests, one after the other's due time, on one connection, with more time than any of them takes.
 fn ten(address: SocketAddr) -> Report {
     let load = Load {
         pace: Pace::Open { rate: 200.0 },
         connections: 1,
         count: Some(10),
-        timeout: Duration::from_millis(300),
+        timeout: Duration::from_secs(20),
+        ..Load::to(address, "/")
+    };
+    load.start().unwrap().wait().unwrap()
+}
+
+/// Ten requests that run out of time, each on a connection of its own: none waits for another, and each has long enough
+/// to come as far as it can.
+fn ten_in_vain(address: SocketAddr) -> Report {
+    let load = Load {
+        pace: Pace::Open { rate: 200.0 },
+        connections: 10,
+        count: Some(10),
+        timeout: Duration::from_secs(2),
         ..Load::to(address, "/")
     };
     load.start().unwrap().wait().unwrap()
@@ -81,14 +94,14 @@ fn a_new_connection_is_closed_before_the_request() {
 
 #[test]
 fn no_answer_comes() {
-    let report = ten(scripted::serve(|mut wire| wire.wait_for_close()));
+    let report = ten_in_vain(scripted::serve(|mut wire| wire.wait_for_close()));
     assert_eq!(report.failed_by_kind.get(&FailureKind::Timeout), Some(&10), "{report}");
     assert!(report.failures[0].reason.contains("no answer in time"), "{report}");
 }
 
 #[test]
 fn the_body_stalls() {
-    let report = ten(scripted::serve(|mut wire| {
+    let report = ten_in_vain(scripted::serve(|mut wire| {
         wire.request();
         wire.write("HTTP/1.1 200 OK\r\nx-upstream: b\r\ncontent-length: 10\r\n\r\nfive.");
         wire.wait_for_close();
@@ -152,6 +165,6 @@ fn no_connection_comes_in_time() {
         .map_while(|_| std::net::TcpStream::connect_timeout(&address, Duration::from_millis(100)).ok())
         .collect();
     assert!(waiting.len() < 4, "the queue is full");
-    let report = ten(address);
+    let report = ten_in_vain(address);
     assert_eq!(report.failed_by_kind.get(&FailureKind::ConnectTimeout), Some(&10), "{report}");
 }

@@ -82,13 +82,13 @@ fn a_request_that_ran_out_of_time_for_want_of_a_connection_says_so() {
     // The only connection hangs: for the requests behind the first one next to nothing of their time is left.
     let address = scripted::serve(|mut wire| {
         wire.request();
-        std::thread::sleep(Duration::from_secs(1));
+        std::thread::sleep(Duration::from_secs(5));
     });
     let report = run(Load {
         pace: Pace::Open { rate: 1000.0 },
         connections: 1,
         count: Some(10),
-        timeout: Duration::from_millis(200),
+        timeout: Duration::from_secs(1),
         ..Load::to(address, "/")
     });
     assert_eq!(report.failed, 10, "{report}");

@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 use portolan_testbed::{NodePrograms, Programs, is_root};
 
 use super::Step;
-use super::counts::{self, Counts};
+use super::counts::{self, Results};
 use crate::surroundings::{Extent, Surroundings};
 use crate::tools::{self, cargo};
 
@@ -24,7 +24,7 @@ const SUITES: [Suite; 5] = [
     Suite { step: Step::Node, target: "node", extent: Extent::Node },
 ];
 
-pub(super) fn run(step: Step, rest: &[String]) -> Result<Counts> {
+pub(super) fn run(step: Step, rest: &[String]) -> Result<Results> {
     let suites: Vec<_> = SUITES.iter().filter(|suite| suite.step == step).collect();
     if !is_root() {
         let targets: Vec<_> = suites.iter().map(|suite| suite.target).collect();
@@ -47,16 +47,16 @@ pub(super) fn run(step: Step, rest: &[String]) -> Result<Counts> {
     clippy::disallowed_methods,
     reason = "CI is a fact about the surroundings, no setting of the gateway"
 )]
-pub(super) fn left_out(targets: &str) -> Result<Counts> {
+pub(super) fn left_out(targets: &str) -> Result<Results> {
     if std::env::var_os("CI").is_some_and(|value| !value.is_empty()) {
         bail!("{targets}: these tests need root for network namespaces; on CI they may not be left out");
     }
     println!("left out, they need root for network namespaces: {targets}");
-    Ok(Counts::default())
+    Ok(Results::default())
 }
 
 impl Suite {
-    fn run(&self, rest: &[String]) -> Result<Counts> {
+    fn run(&self, rest: &[String]) -> Result<Results> {
         let surroundings = Surroundings::start(self.target, self.extent)?;
         let mut test = cargo();
         test.args(["test", "--workspace", "--test", self.target, "--no-fail-fast", "--"]);

@@ -1,4 +1,4 @@
-//! How many tests passed and failed, read from what `cargo test` prints.
+//! How many tests passed and failed, and what the failed ones said, read from what `cargo test` prints.
 
 use std::fmt;
 use std::io::{BufRead, BufReader};
@@ -7,6 +7,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 
+use super::complaints::Complaints;
+
 /// Tests that ran.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
@@ -14,24 +16,39 @@ pub(crate) struct Counts {
     pub(crate) failed: u64,
 }
 
+/// What came of a `cargo test …`.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Results {
+    pub(crate) counts: Counts,
+    /// The messages of what failed, line by line.
+    pub(crate) complaints: Vec<String>,
+}
+
 /// Runs `cargo test …`, shows its output as it comes and counts.
-pub(crate) fn run(command: &mut Command) -> Result<Counts> {
+pub(crate) fn run(command: &mut Command) -> Result<Results> {
     let shown = format!("{command:?}");
-    let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot run {shown}"))?;
-    let output = child.stdout.take().context("standard output is piped")?;
-    let mut counts = Counts::default();
+    // One pipe for both, in their order: what a test says that captures nothing comes as an error output.
+    let (output, input) = std::io::pipe()?;
+    command.stdout(input.try_clone()?).stderr(input);
+    let child = command.spawn();
+    // The command has its own copies of the pipe's other end, and with them open the output would not end.
+    command.stdout(Stdio::inherit()).stderr(Stdio::inherit());
+    let mut child = child.with_context(|| format!("cannot run {shown}"))?;
+    let (mut counts, mut complaints) = (Counts::default(), Complaints::default());
     for line in BufReader::new(output).split(b'\n') {
         // A test may print anything.
         let line = String::from_utf8_lossy(&line?).into_owned();
         println!("{line}");
         counts = counts + Counts::in_line(&line);
+        complaints.hear(&line);
     }
     let status = child.wait()?;
-    if !status.success() {
-        // Not compiled, or a test binary died without a result.
-        counts.failed = counts.failed.max(1);
+    if status.success() {
+        return Ok(Results { counts, complaints: Vec::new() });
     }
-    Ok(counts)
+    // Not compiled, or a test binary died without a result.
+    counts.failed = counts.failed.max(1);
+    Ok(Results { counts, complaints: complaints.lines() })
 }
 
 impl Counts {
@@ -53,6 +70,15 @@ impl std::ops::Add for Counts {
 
     fn add(self, other: Counts) -> Counts {
         Counts { passed: self.passed + other.passed, failed: self.failed + other.failed }
+    }
+}
+
+impl Sum for Results {
+    fn sum<I: Iterator<Item = Results>>(all: I) -> Results {
+        all.fold(Results::default(), |mut sum, results| {
+            sum.complaints.extend(results.complaints);
+            Results { counts: sum.counts + results.counts, ..sum }
+        })
     }
 }
 
@@ -86,15 +112,22 @@ mod tests {
 
     #[test]
     fn a_command_that_fails_without_a_result_counts_as_failed() {
-        let counts = run(Command::new("sh").args(["-c", "echo not a test; exit 3"])).unwrap();
-        assert_eq!(counts, Counts { passed: 0, failed: 1 });
+        let results = run(Command::new("sh").args(["-c", "echo not a test; exit 3"])).unwrap();
+        assert_eq!(results.counts, Counts { passed: 0, failed: 1 });
     }
 
     #[test]
     fn sums_over_several_binaries() {
         let line =
             "test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0s";
-        let counts = run(Command::new("sh").args(["-c", &format!("echo '{line}'; echo '{line}'")])).unwrap();
-        assert_eq!(counts, Counts { passed: 4, failed: 0 });
+        let results = run(Command::new("sh").args(["-c", &format!("echo '{line}'; echo '{line}'")])).unwrap();
+        assert_eq!(results.counts, Counts { passed: 4, failed: 0 });
+    }
+
+    #[test]
+    fn a_panic_on_the_error_output_is_repeated() {
+        let script = "echo \"thread 'a' (7) panicked at a.rs:1:2:\" >&2; echo too late >&2; exit 101";
+        let results = run(Command::new("sh").args(["-c", script])).unwrap();
+        assert_eq!(results.complaints, ["thread 'a' (7) panicked at a.rs:1:2:", "too late"]);
     }
 }

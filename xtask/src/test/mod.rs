@@ -1,6 +1,7 @@
 //! `cargo xtask test`: every check, fast ones first, closed by a line of counts.
 
 mod architecture;
+mod complaints;
 mod control_plane;
 mod counts;
 mod e2e;
@@ -16,6 +17,7 @@ use portolan_testbed::sweep;
 use crate::tools::{self, cargo};
 
 pub(crate) use counts::Counts;
+pub(crate) use counts::Results;
 pub(crate) use counts::run as run_and_count;
 pub(crate) use generated::write as write_generated;
 
@@ -64,7 +66,7 @@ enum Step {
 /// How a step went.
 struct Outcome {
     step: Step,
-    counts: Counts,
+    results: Results,
     took: Duration,
     failure: Option<String>,
 }
@@ -88,11 +90,19 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 
 fn report(outcomes: &[Outcome]) -> ExitCode {
     println!("\n===== all steps");
-    for Outcome { step, counts, took, failure } in outcomes {
+    for Outcome { step, results, took, failure } in outcomes {
+        let counts = results.counts;
         let verdict = failure.as_deref().unwrap_or("ok");
         println!("{:<10} {:>6.1} s  {counts}  {verdict}", step.name(), took.as_secs_f64());
     }
-    let counts: Counts = outcomes.iter().map(|outcome| outcome.counts).sum();
+    // Last, for a reader of whose log the middle is cut out.
+    for Outcome { step, results, .. } in outcomes.iter().filter(|it| !it.results.complaints.is_empty()) {
+        println!("\n===== {}: what failed", step.name());
+        for line in &results.complaints {
+            println!("{line}");
+        }
+    }
+    let counts: Counts = outcomes.iter().map(|outcome| outcome.results.counts).sum();
     // CI reads this line.
     println!("\n{} passed, {} failed", counts.passed, counts.failed);
     if counts.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -108,14 +118,14 @@ impl Step {
         let begin = SystemTime::now();
         let result = self.check(rest);
         let took = begin.elapsed().unwrap_or_default();
-        let (mut counts, failure) = match result {
-            Ok(counts) if counts.failed == 0 => (counts, None),
-            Ok(counts) => (counts, Some("FAILED".to_owned())),
-            Err(error) => (Counts::default(), Some(format!("FAILED: {error:#}"))),
+        let (mut results, failure) = match result {
+            Ok(results) if results.counts.failed == 0 => (results, None),
+            Ok(results) => (results, Some("FAILED".to_owned())),
+            Err(error) => (Results::default(), Some(format!("FAILED: {error:#}"))),
         };
         if failure.is_some() {
             // A step that failed before any test ran is a failure all the same.
-            counts.failed = counts.failed.max(1);
+            results.counts.failed = results.counts.failed.max(1);
         }
         println!(
             "----- {}: {} in {:.1} s",
@@ -123,10 +133,10 @@ impl Step {
             failure.as_deref().unwrap_or("ok"),
             took.as_secs_f64()
         );
-        Outcome { step: self, counts, took, failure }
+        Outcome { step: self, results, took, failure }
     }
 
-    fn check(self, rest: &[String]) -> Result<Counts> {
+    fn check(self, rest: &[String]) -> Result<Results> {
         match self {
             Step::Fmt => tools::run(cargo().args(["fmt", "--all", "--check"]))?,
             Step::Clippy => {
@@ -150,13 +160,13 @@ impl Step {
             }
             Step::E2e => return e2e::run(rest),
         }
-        Ok(Counts::default())
+        Ok(Results::default())
     }
 }
 
 /// The whole workspace in one selection, here and in every later step: another selection would unite features
 /// differently and compile the dependencies again.
-fn unit(rest: &[String]) -> Result<Counts> {
+fn unit(rest: &[String]) -> Result<Results> {
     let mut test = cargo();
     test.args(["test", "--workspace", "--no-fail-fast", "--"]).args(rest);
     // Tests that need a control plane have steps of their own: on CI they are not left out.

@@ -61,6 +61,6 @@ fn walk(arguments: &Arguments, figures: &Path) -> Result<(Counts, Result<()>)> {
     if !arguments.short {
         steps.env("PORTOLAN_WALK", "full");
     }
-    let counts = run_and_count(&mut steps)?;
+    let counts = run_and_count(&mut steps)?.counts;
     Ok((counts, ground.end()))
 }

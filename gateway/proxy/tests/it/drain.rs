@@ -21,10 +21,7 @@ async fn during_the_delay_everything_goes_on() {
     drop(client);
     let report = soon(draining).await.unwrap();
     assert_eq!((report.in_flight, report.aborted), (0, 0));
-    assert!(
-        report.took >= Duration::from_millis(600) && report.took < Duration::from_millis(1600),
-        "{report:?}"
-    );
+    assert!(report.took >= Duration::from_millis(600) && report.took < LONG / 4, "{report:?}");
 }
 
 #[tokio::test]
@@ -83,7 +80,7 @@ async fn connections_idle_for_long_do_not_hold_it_up() {
     let delay = Duration::from_millis(5200);
     let report = soon(gateway.take_proxy().drain(delay, LONG, pending())).await;
     assert_eq!((report.connections, report.aborted), (5, 0));
-    assert!(report.took < delay + Duration::from_secs(1), "{report:?}");
+    assert!(report.took < LONG / 4, "{report:?}");
     for client in &mut clients {
         assert!(client.is_closed().await);
     }

@@ -116,7 +116,7 @@ async fn answer_at_length(endpoint: &mut Wire) {
 async fn a_connection_on_which_every_stream_is_stuck_is_cut_off() {
     let upstream = Upstream::new().await;
     let mut setup = Setup::new();
-    setup.policy.timeouts.stream_idle = Duration::from_millis(500);
+    setup.policy.timeouts.stream_idle = Duration::from_millis(2000);
     let gateway = setup.service("orders", &[upstream.address]).start().await;
     let (mut client, driver) = connect_without_window(&gateway).await;
     let mut unread = Vec::new();
@@ -137,7 +137,7 @@ async fn a_connection_on_which_every_stream_is_stuck_is_cut_off() {
 async fn a_stuck_stream_lets_go_of_its_endpoint_beside_one_that_is_well() {
     let upstream = Upstream::new().await;
     let mut setup = Setup::new();
-    setup.policy.timeouts.stream_idle = Duration::from_millis(1000);
+    setup.policy.timeouts.stream_idle = Duration::from_millis(2000);
     let gateway = setup.service("orders", &[upstream.address]).start().await;
     let (mut client, driver) = connect_without_window(&gateway).await;
     let stuck = tokio::spawn(client.send_request(get("stuck")));
@@ -178,7 +178,7 @@ async fn fall_silent(gateway: &Gateway, last_words: &[u8]) -> Wire {
 #[tokio::test]
 async fn an_idle_connection_that_answers_nothing_is_closed() {
     let mut setup = Setup::new().service("orders", &[Upstream::new().await.answer_all()]);
-    setup.live.client_idle_timeout = Duration::from_millis(200);
+    setup.live.client_idle_timeout = Duration::from_millis(500);
     let gateway = setup.start().await;
     // Nothing; a PING of its own; the beginning of a head.
     let ping = [0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];

@@ -12,7 +12,7 @@ use crate::harness::{Setup, Upstream, Wire, get, ok, soon};
 async fn an_endpoint_that_does_not_answer_is_504_and_is_let_go() {
     let (one, two) = (Upstream::new().await, Upstream::new().await);
     let mut setup = Setup::new();
-    setup.policy.timeouts.response_header = Duration::from_millis(100);
+    setup.policy.timeouts.response_header = Duration::from_millis(500);
     let gateway = setup.service("orders", &[one.address, two.address]).start().await;
     let mut client = Wire::connect(gateway.edge).await;
     client.write(&get("/orders/")).await;
@@ -41,7 +41,7 @@ fn silent() -> (SocketAddr, impl Sized) {
 async fn an_endpoint_that_does_not_accept_is_504() {
     let (address, _kept) = silent();
     let mut setup = Setup::new();
-    setup.policy.timeouts.connect = Duration::from_millis(100);
+    setup.policy.timeouts.connect = Duration::from_millis(500);
     setup.policy.retry.max_retries = 0;
     let gateway = setup.service("orders", &[address]).start().await;
     let mut client = Wire::connect(gateway.edge).await;
@@ -73,7 +73,7 @@ async fn nobody_waits_for_a_connection_to_an_endpoint_that_left() {
 async fn a_response_that_stalls_is_cut_off_visibly() {
     let upstream = Upstream::new().await;
     let mut setup = Setup::new();
-    setup.policy.timeouts.stream_idle = Duration::from_millis(100);
+    setup.policy.timeouts.stream_idle = Duration::from_millis(500);
     let gateway = setup.service("orders", &[upstream.address]).start().await;
     let mut client = Wire::connect(gateway.edge).await;
     client.write(&get("/orders/")).await;
@@ -91,7 +91,7 @@ async fn a_response_that_stalls_is_cut_off_visibly() {
 async fn a_request_body_that_stalls_is_504() {
     let upstream = Upstream::new().await;
     let mut setup = Setup::new();
-    setup.policy.timeouts.stream_idle = Duration::from_millis(100);
+    setup.policy.timeouts.stream_idle = Duration::from_millis(500);
     let gateway = setup.service("orders", &[upstream.address]).start().await;
     let mut client = Wire::connect(gateway.edge).await;
     client.write("POST /orders/ HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nhalf").await;
@@ -106,7 +106,7 @@ async fn a_request_body_that_stalls_is_504() {
 async fn a_client_that_does_not_read_is_cut_off() {
     let upstream = Upstream::new().await;
     let mut setup = Setup::new();
-    setup.policy.timeouts.stream_idle = Duration::from_millis(300);
+    setup.policy.timeouts.stream_idle = Duration::from_millis(1000);
     let gateway = setup.service("orders", &[upstream.address]).start().await;
     let mut client = Wire::connect(gateway.edge).await;
     client.write(&get("/orders/")).await;
@@ -122,7 +122,7 @@ async fn a_client_that_does_not_read_is_cut_off() {
 async fn the_whole_exchange_can_have_a_deadline() {
     let upstream = Upstream::new().await;
     let mut setup = Setup::new();
-    setup.policy.timeouts.request = Some(Duration::from_millis(100));
+    setup.policy.timeouts.request = Some(Duration::from_millis(500));
     let gateway = setup.service("orders", &[upstream.address]).start().await;
     let mut client = Wire::connect(gateway.edge).await;
     client.write(&get("/orders/")).await;
@@ -135,7 +135,7 @@ async fn the_whole_exchange_can_have_a_deadline() {
 async fn slow_heads_and_idle_connections_are_told_apart() {
     let address = Upstream::new().await.answer_all();
     let mut setup = Setup::new().service("orders", &[address]);
-    setup.live.request_head_timeout = Duration::from_millis(200);
+    setup.live.request_head_timeout = Duration::from_millis(1000);
     setup.live.client_idle_timeout = Duration::from_secs(600);
     let gateway = setup.start().await;
     let mut silent = Wire::connect(gateway.edge).await;
@@ -149,7 +149,7 @@ async fn slow_heads_and_idle_connections_are_told_apart() {
     assert_eq!(idle.ask(&get("/orders/")).await.status(), 200, "idle is not slow");
 
     gateway.live.send_modify(|live| {
-        std::sync::Arc::make_mut(live).client_idle_timeout = Duration::from_millis(100);
+        std::sync::Arc::make_mut(live).client_idle_timeout = Duration::from_millis(500);
     });
     assert!(idle.is_closed().await);
     gateway.metric_is("portolan_failures_total{reason=\"request_timeout\"}", 2.0).await;
