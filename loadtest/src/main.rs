@@ -1,6 +1,8 @@
 //! `portolan-loadtest`: load and upstreams on the command line.
 
 mod backend;
+mod churn;
+mod peers;
 mod run;
 
 use std::process::ExitCode;
@@ -15,11 +17,17 @@ enum Command {
     Run(run::Options),
     /// Serve as an upstream that answers with its name, until SIGTERM.
     Backend(backend::Options),
+    /// Change the endpoints of a Service in a folder of manifests at a given rate.
+    Churn(churn::Options),
+    /// Measure Portolan beside HAProxy, nginx, Envoy and Traefik: the CPU time that each takes for a request.
+    Peers(peers::Options),
 }
 
 fn main() -> anyhow::Result<ExitCode> {
     match Command::parse() {
         Command::Run(options) => run::run(options),
         Command::Backend(options) => backend::run(&options),
+        Command::Churn(options) => churn::run(&options),
+        Command::Peers(options) => peers::run(&options),
     }
 }

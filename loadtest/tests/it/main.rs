@@ -7,5 +7,6 @@
 mod backend;
 mod failures;
 mod generator;
+mod peers;
 mod scripted;
 mod upstream;
