@@ -7,6 +7,8 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::process::{Child, Stdio};
 use std::sync::Arc;
+use std::thread::sleep;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use portolan_model::{Balancing, ClusterPolicy, Role};
@@ -21,6 +23,9 @@ use crate::world;
 /// Requests of the first run, and how many more there are in the second.
 const FEW: u32 = 200;
 const MORE: u32 = 1000;
+
+/// Longer than anything takes, even under valgrind.
+const PAUSE: Duration = Duration::from_millis(3);
 
 /// What is asked of what kind of gateway.
 pub(crate) struct Case {
@@ -130,7 +135,13 @@ impl Case {
             }
             Ask::Connect => {
                 for _ in 0..requests {
-                    Wire::connect(gateway)?.ask(get.as_bytes())?;
+                    let mut wire = Wire::connect(gateway)?;
+                    // The worker accepts, then reads, then sees the end: were two of them there at once, it would take
+                    // another way. Nothing outside of it tells when it sleeps again.
+                    sleep(PAUSE);
+                    wire.ask(get.as_bytes())?;
+                    drop(wire);
+                    sleep(PAUSE);
                 }
             }
             Ask::Http2 => {

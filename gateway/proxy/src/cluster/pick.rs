@@ -1,6 +1,7 @@
 //! One choice of an endpoint, and what became of it.
 
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use http::StatusCode;
@@ -73,12 +74,17 @@ pub(crate) enum Trial {
     LastResort,
 }
 
+/// A worker's own hold on an endpoint, of which each of its requests has a clone. The count in the [`Arc`] stands in a
+/// cache line for which all workers would fight with each request.
+#[derive(Debug)]
+pub(crate) struct Held(pub(crate) Arc<Endpoint>);
+
 /// A chosen endpoint. It counts as one request in flight until it is dropped: keep it until the last byte of the
 /// response. Dropped without a [`Pick::record`] it says nothing of the endpoint's health (the client went away).
 #[derive(Debug)]
 pub struct Pick {
-    endpoint: Arc<Endpoint>,
-    desk: Arc<Desk>,
+    endpoint: Rc<Held>,
+    desk: Rc<Desk>,
     picked_at: Instant,
     trial: Trial,
     by_affinity: bool,
@@ -89,16 +95,16 @@ pub struct Pick {
 
 impl Pick {
     pub(crate) fn new(
-        endpoint: &Arc<Endpoint>,
-        desk: &Arc<Desk>,
+        endpoint: Rc<Held>,
+        desk: &Rc<Desk>,
         now: Instant,
         trial: Trial,
         by_affinity: bool,
     ) -> Self {
-        endpoint.begin();
+        endpoint.0.begin();
         Self {
-            endpoint: Arc::clone(endpoint),
-            desk: Arc::clone(desk),
+            endpoint,
+            desk: Rc::clone(desk),
             picked_at: now,
             trial,
             by_affinity,
@@ -119,7 +125,7 @@ impl Pick {
 
     /// Where the request goes.
     pub fn endpoint(&self) -> &Arc<Endpoint> {
-        &self.endpoint
+        &self.endpoint.0
     }
 
     /// The cluster it was chosen from.
@@ -143,7 +149,7 @@ impl Pick {
             self.recorded = true;
             let Desk { cluster, policy } = &*self.desk;
             let policy = &policy.outlier_detection;
-            outlier::observe(cluster, policy, &self.endpoint, outcome, self.trial, self.picked_at);
+            outlier::observe(cluster, policy, &self.endpoint.0, outcome, self.trial, self.picked_at);
             self.end_trial();
         }
     }
@@ -154,7 +160,7 @@ impl Pick {
     fn end_trial(&mut self) {
         if self.trial == Trial::Probe {
             self.trial = Trial::No;
-            self.endpoint.end_trial();
+            self.endpoint.0.end_trial();
         }
     }
 }
@@ -162,6 +168,6 @@ impl Pick {
 impl Drop for Pick {
     fn drop(&mut self) {
         self.end_trial();
-        self.endpoint.end();
+        self.endpoint.0.end();
     }
 }

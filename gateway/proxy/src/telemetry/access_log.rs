@@ -16,8 +16,9 @@ use std::time::Duration;
 
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Version};
+use jiff::Timestamp;
 use portolan_model::{ClusterId, RouteId};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::error::Reason;
 
@@ -38,7 +39,7 @@ pub(crate) struct AccessLogger {
 
 /// What is known of a finished request.
 pub(crate) struct Entry {
-    pub(crate) ended: jiff::Timestamp,
+    pub(crate) ended: Timestamp,
     pub(crate) request_id: Option<HeaderValue>,
     pub(crate) client: IpAddr,
     pub(crate) method: Method,
@@ -121,7 +122,8 @@ fn write_line(output: &mut impl Write, entry: &Entry) -> io::Result<()> {
 /// The line as it is written; the names are a stable interface (`docs/telemetry.md`).
 #[derive(Serialize)]
 struct Line<'a> {
-    time: String,
+    #[serde(serialize_with = "in_milliseconds")]
+    time: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<&'a str>,
     client: IpAddr,
@@ -155,7 +157,7 @@ impl<'a> From<&'a Entry> for Line<'a> {
     fn from(entry: &'a Entry) -> Self {
         let text = |value: &'a Option<HeaderValue>| value.as_ref().and_then(|value| value.to_str().ok());
         Self {
-            time: format!("{:.3}", entry.ended),
+            time: entry.ended,
             request_id: text(&entry.request_id),
             client: entry.client,
             method: entry.method.as_str(),
@@ -176,6 +178,10 @@ impl<'a> From<&'a Entry> for Line<'a> {
             user_agent: text(&entry.user_agent),
         }
     }
+}
+
+fn in_milliseconds<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{time:.3}"))
 }
 
 fn protocol(version: Version) -> &'static str {
@@ -206,7 +212,7 @@ mod tests {
 
     fn entry() -> Entry {
         Entry {
-            ended: jiff::Timestamp::UNIX_EPOCH,
+            ended: Timestamp::UNIX_EPOCH,
             request_id: Some(HeaderValue::from_static("r1")),
             client: [10, 0, 0, 1].into(),
             method: Method::GET,

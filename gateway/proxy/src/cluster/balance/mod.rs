@@ -14,6 +14,7 @@ mod usable;
 #[cfg(test)]
 mod tests;
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use portolan_model::{Balancing, ClusterPolicy};
@@ -22,6 +23,7 @@ use tokio::time::Instant;
 use self::schedule::Schedule;
 use self::usable::Usable;
 use super::budget::Budget;
+use super::pick::Held;
 use super::{Cluster, NoEndpoint, Pick, PickContext, Trial};
 
 pub(crate) use affinity::stable_hash;
@@ -38,14 +40,14 @@ pub struct Balancers {
 
 #[derive(Debug)]
 struct Balancer {
-    desk: Arc<Desk>,
+    desk: Rc<Desk>,
     epoch: u64,
     usable: Usable,
     schedule: Schedule,
     budget: Budget,
 }
 
-/// What every pick of one cluster state has in common. A worker's own, so that a clone costs no shared counter.
+/// What every pick of one cluster state has in common. A worker's own, so that a clone writes nothing that is shared.
 #[derive(Debug)]
 pub(crate) struct Desk {
     pub(crate) cluster: Arc<Cluster>,
@@ -117,7 +119,7 @@ impl Balancer {
         let desk = Desk { cluster: Arc::clone(cluster), policy: Arc::clone(&state.policy) };
         let usable = Usable::of(state, now);
         let schedule = Schedule::starting(&usable, cluster.phase(), worker, workers);
-        Self { desk: Arc::new(desk), epoch, usable, schedule, budget: Budget::new(now) }
+        Self { desk: Rc::new(desk), epoch, usable, schedule, budget: Budget::new(now) }
     }
 
     /// Takes over a new state or new health. `epoch` was read before, so a change in between is seen by the next pick.
@@ -125,7 +127,7 @@ impl Balancer {
         let state = self.desk.cluster.state();
         if !Arc::ptr_eq(&self.desk.policy, &state.policy) {
             let cluster = Arc::clone(&self.desk.cluster);
-            self.desk = Arc::new(Desk { cluster, policy: Arc::clone(&state.policy) });
+            self.desk = Rc::new(Desk { cluster, policy: Arc::clone(&state.policy) });
         }
         let usable = Usable::of(state, now);
         self.schedule.follow(&self.usable, &usable);
@@ -145,8 +147,8 @@ impl Balancer {
 
     /// An endpoint whose ejection is over, for this request or a copy of it.
     fn on_trial(&self, context: &PickContext<'_>) -> Option<Pick> {
-        let endpoint = self.usable.claim_trial(context)?;
-        Some(Pick::new(endpoint, &self.desk, context.now, Trial::Probe, context.affinity.is_some()))
+        let endpoint = Held(Arc::clone(self.usable.claim_trial(context)?));
+        Some(Pick::new(Rc::new(endpoint), &self.desk, context.now, Trial::Probe, context.affinity.is_some()))
     }
 
     fn pick_usable(
@@ -161,13 +163,13 @@ impl Balancer {
         let trial = if self.usable.is_last_resort() { Trial::LastResort } else { Trial::No };
         let choice = Choice { usable: &self.usable, tried: context.tried, now };
         if let Some(seat) = context.affinity.and_then(|key| affinity::choose(&choice, key)) {
-            return Ok(Pick::new(self.usable.seated(seat), &self.desk, now, trial, true));
+            return Ok(Pick::new(self.usable.hold(seat), &self.desk, now, trial, true));
         }
         let seat = match self.desk.policy.balancing {
             Balancing::RoundRobin => round_robin::choose(&choice, &mut self.schedule, random),
             Balancing::LeastConnection => least_connection::choose(&choice, &mut self.schedule, random),
         };
-        Ok(Pick::new(self.usable.seated(seat), &self.desk, now, trial, false))
+        Ok(Pick::new(self.usable.hold(seat), &self.desk, now, trial, false))
     }
 }
 

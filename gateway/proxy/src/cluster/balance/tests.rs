@@ -112,8 +112,10 @@ fn a_swap_is_seen_by_the_next_pick() {
 fn nothing_is_lost_when_workers_and_swaps_race() {
     let cluster = cluster_of(8, policy(Balancing::LeastConnection));
     let mut everyone = cluster.state().endpoints.to_vec();
+    // Passed twice: when every worker has done its steps, and when the cluster is as it stays.
+    let together = Arc::new(std::sync::Barrier::new(4));
     let workers = (0..3).map(|worker| {
-        let cluster = Arc::clone(&cluster);
+        let (cluster, together) = (Arc::clone(&cluster), Arc::clone(&together));
         std::thread::spawn(move || {
             let mut own = Balancers::new(worker, 3);
             for step in 0..5000 {
@@ -124,7 +126,9 @@ fn nothing_is_lost_when_workers_and_swaps_race() {
                     _ => drop(pick),
                 }
             }
-            own
+            together.wait();
+            together.wait();
+            pick(&mut own, &cluster).unwrap().endpoint().id()
         })
     });
     let workers = workers.collect::<Vec<_>>();
@@ -133,12 +137,27 @@ fn nothing_is_lost_when_workers_and_swaps_race() {
         everyone.extend(cluster.state().endpoints.iter().map(Arc::clone));
     }
     change(&cluster, (1..=8).map(said));
-    let mut all = workers.into_iter().map(|worker| worker.join().unwrap()).collect::<Vec<_>>();
+    together.wait();
     assert!(everyone.iter().all(|endpoint| endpoint.in_flight() == 0));
     let present = cluster.state().endpoints.iter().map(|endpoint| endpoint.id()).collect::<Vec<_>>();
-    for own in &mut all {
-        assert!(present.contains(&pick(own, &cluster).unwrap().endpoint().id()));
+    together.wait();
+    for picked in workers.into_iter().map(|worker| worker.join().unwrap()) {
+        assert!(present.contains(&picked));
     }
+}
+
+#[test]
+fn picks_do_not_touch_the_counts_that_workers_share() {
+    let cluster = cluster_of(1, ClusterPolicy::default());
+    let mut own = Balancers::new(0, 2);
+    drop(pick(&mut own, &cluster));
+    let endpoint = endpoint(&cluster, 0);
+    let counts = || (Arc::strong_count(&endpoint), Arc::strong_count(&cluster));
+    let before = counts();
+    let picks = (0..10).map(|_| pick(&mut own, &cluster).unwrap()).collect::<Vec<_>>();
+    assert_eq!((counts(), endpoint.in_flight()), (before, 10));
+    drop(picks);
+    assert_eq!((counts(), endpoint.in_flight()), (before, 0));
 }
 
 #[test]

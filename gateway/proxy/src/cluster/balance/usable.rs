@@ -9,6 +9,7 @@
 //! Weight 0 never takes a new request. An endpoint whose ejection is over is not usable yet: one request at a time
 //! tries it, and its answer decides; a copy of the request where it can be copied, so that nobody waits for it.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use portolan_model::{self as model, Readiness};
 use tokio::time::Instant;
 
 use super::affinity;
+use crate::cluster::pick::Held;
 use crate::cluster::{ClusterState, Endpoint, Health, NoEndpoint, PickContext};
 
 /// A request that cannot be copied tries an endpoint itself only if none that can has done so for this time after its
@@ -27,6 +29,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub(super) struct Usable {
     state: Arc<ClusterState>,
     seats: Vec<Seat>,
+    /// The endpoint of each seat, once it has been taken.
+    held: Vec<Option<Rc<Held>>>,
     /// Ejected endpoints that come back when their time is over and a request succeeds.
     ejected: Vec<Seat>,
     /// When the first of them may be tried.
@@ -60,7 +64,8 @@ impl Usable {
         }
         let ejected = ejected.into_iter().filter(|(of, _)| priority.is_some_and(|priority| *of <= priority));
         let ejected = ejected.map(|(_, seat)| seat).collect();
-        let mut usable = Self { state, seats, ejected, trial_from: None, last_resort };
+        let held = vec![None; seats.len()];
+        let mut usable = Self { state, seats, held, ejected, trial_from: None, last_resort };
         let endings = usable.ejected.iter().filter_map(|seat| usable.endpoint(seat).ejected_until());
         usable.trial_from = endings.min();
         usable
@@ -77,6 +82,14 @@ impl Usable {
     /// The endpoint of the seat of this number.
     pub(super) fn seated(&self, seat: usize) -> &Arc<Endpoint> {
         self.endpoint(&self.seats[seat])
+    }
+
+    /// The same, to be kept for a request.
+    pub(super) fn hold(&mut self, seat: usize) -> Rc<Held> {
+        if self.held[seat].is_none() {
+            self.held[seat] = Some(Rc::new(Held(Arc::clone(self.seated(seat)))));
+        }
+        self.held[seat].as_ref().map(Rc::clone).expect("it is held by now")
     }
 
     /// Why nobody may get a request, if so.
