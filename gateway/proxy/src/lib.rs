@@ -18,6 +18,8 @@ mod config;
 mod drain;
 mod error;
 mod filters;
+#[cfg(test)]
+mod future_size;
 pub mod health;
 mod http;
 mod listener;

@@ -6,6 +6,8 @@ mod accept;
 mod bind;
 mod client;
 mod connection;
+#[cfg(test)]
+mod future_size;
 mod reconcile;
 mod stream;
 

@@ -3,6 +3,8 @@
 
 mod attempt;
 mod connect;
+#[cfg(test)]
+mod future_size;
 mod pool;
 mod retry;
 mod trial;
