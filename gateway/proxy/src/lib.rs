@@ -13,6 +13,7 @@
 //!
 //! Start reading at `http/proxy.rs`, which is what happens to one request.
 
+mod clock;
 pub mod cluster;
 mod config;
 mod drain;

@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use crate::clock::{Clock, Waking};
 use crate::cluster::{Balancers, Cluster};
 use crate::config::{LiveConfig, ProxyConfig};
 use crate::drain::{Draining, WorkerReport};
@@ -51,6 +52,8 @@ pub(crate) struct Worker {
     series_outdated: Cell<bool>,
     series_pruned: Cell<Instant>,
     closing_since: Cell<Option<Instant>>,
+    /// What requests and connections call the present; see there.
+    pub(crate) clock: Clock,
     pub(crate) builder: listener::Builder,
     pub(crate) balancers: RefCell<Balancers>,
     pub(crate) pool: Pool,
@@ -128,12 +131,15 @@ pub(crate) struct Parts {
 pub(crate) fn spawn(parts: Parts) -> io::Result<std::thread::JoinHandle<()>> {
     let (made, made_seen) = std::sync::mpsc::sync_channel(1);
     let thread = std::thread::Builder::new().name(format!("worker-{}", parts.index)).spawn(move || {
-        let runtime = RuntimeBuilder::new_current_thread().enable_all().build_local(LocalOptions::default());
-        match runtime {
+        let waking = Waking::default();
+        let clock = Clock::new(waking.clone());
+        let mut runtime = RuntimeBuilder::new_current_thread();
+        runtime.enable_all().on_thread_unpark(move || waking.woke());
+        match runtime.build_local(LocalOptions::default()) {
             Ok(runtime) => {
                 // The one who starts it may have stopped waiting; then nobody needs to know.
                 made.send(Ok(())).ok();
-                runtime.block_on(run(parts));
+                runtime.block_on(run(parts, clock));
             }
             Err(error) => {
                 made.send(Err(error)).ok();
@@ -145,7 +151,7 @@ pub(crate) fn spawn(parts: Parts) -> io::Result<std::thread::JoinHandle<()>> {
 }
 
 /// A worker's main loop; connections are tasks beside it.
-async fn run(parts: Parts) {
+async fn run(parts: Parts, clock: Clock) {
     let Parts { mut live, mut commands, mut published, progress, index, .. } = parts;
     let worker = Rc::new(Worker::new(
         parts.config,
@@ -155,6 +161,7 @@ async fn run(parts: Parts) {
         parts.metrics,
         parts.access_log,
         parts.signature,
+        clock,
     ));
     let mut acceptors = Acceptors::default();
     let mut draining: Option<Draining> = None;
@@ -209,6 +216,7 @@ async fn run(parts: Parts) {
 // === impl Worker ===
 
 impl Worker {
+    #[expect(clippy::too_many_arguments, reason = "the parts of a worker, each of another type")]
     fn new(
         config: Arc<ProxyConfig>,
         live: &LiveConfig,
@@ -217,6 +225,7 @@ impl Worker {
         metrics: Arc<Shard>,
         access_log: AccessLogger,
         signature: Signature,
+        clock: Clock,
     ) -> Self {
         let mut cache = Cache::new(Arc::clone(&published.table));
         let local = Rc::new(LocalTable(Arc::clone(cache.load())));
@@ -226,7 +235,8 @@ impl Worker {
             table: RefCell::new(Held { cache, local }),
             series: RefCell::default(),
             series_outdated: Cell::new(false),
-            series_pruned: Cell::new(Instant::now()),
+            series_pruned: Cell::new(clock.now()),
+            clock,
             closing_since: Cell::new(None),
             builder: listener::builder(&config),
             balancers: RefCell::new(Balancers::new(index, config.workers)),
@@ -297,7 +307,8 @@ impl Worker {
     }
 
     fn sweep(&self) {
-        let now = Instant::now();
+        // A worker that never sleeps has timers all the same.
+        let now = self.clock.refresh();
         let live = self.live();
         for exchange in self.exchanges.borrow().iter() {
             exchange.check(now);

@@ -47,7 +47,7 @@ impl Record {
         let logged = worker.live().access_log != AccessLog::Off;
         let keep = |name| if logged { request.headers.get(name).cloned() } else { None };
         Self {
-            started: Instant::now(),
+            started: worker.clock.now(),
             method: request.method.clone(),
             version: request.version,
             client: peer,
@@ -119,7 +119,7 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        let duration = self.started.elapsed();
+        let duration = self.worker.clock.refresh() - self.started;
         let metrics = &self.worker.metrics;
         if let Some(reason) = self.reason {
             metrics.failed(reason);
