@@ -129,7 +129,7 @@ impl Blueprint {
     /// Makes it, to be removed with the step, and returns when every pod is ready and Portolan routes to it.
     ///
     /// # Errors
-    /// When the API server refuses it, or it is not ready and routed within two minutes.
+    /// When the API server refuses it, or it is not ready and routed within four minutes.
     pub(crate) fn create(self, step: &mut Step) -> Result<App> {
         step.owns("deployment", &self.name);
         step.owns("service", &self.name);
@@ -198,6 +198,8 @@ impl Blueprint {
             container["readinessProbe"] = json!({
                 "httpGet": { "path": "/healthz", "port": "http" },
                 "periodSeconds": 1,
+                // A machine at work answers late; a pod that is dead refuses at once.
+                "timeoutSeconds": 10,
                 "failureThreshold": 2,
             });
         }
@@ -253,7 +255,7 @@ impl App {
     /// Returns when every pod is new and ready. Old ones may still be terminating.
     ///
     /// # Errors
-    /// When that is not so within two minutes.
+    /// When that is not so within four minutes.
     pub(crate) fn wait_for_rollout(&self) -> Result<()> {
         self.cluster.wait_for_rollout(&self.name)
     }
@@ -261,10 +263,10 @@ impl App {
     /// Returns when Portolan answers from it.
     ///
     /// # Errors
-    /// When it does not within 30 s.
+    /// When it does not within a minute.
     pub(crate) fn wait_until_routed(&self) -> Result<()> {
         let what = format!("an answer of {} through Portolan", self.name);
-        wait::until(&what, Duration::from_secs(30), || {
+        wait::until(&what, Duration::from_secs(60), || {
             Ok(http::fetch(node_port(), &self.path()).ok().filter(|answer| answer.status == 200))
         })?;
         Ok(())

@@ -110,9 +110,9 @@ impl Cluster {
     /// Returns when the Deployment's rollout is done.
     ///
     /// # Errors
-    /// When it is not done within two minutes.
+    /// When it is not done within four minutes.
     pub(crate) fn wait_for_rollout(&self, deployment: &str) -> Result<()> {
-        self.kubectl(&["rollout", "status", &format!("deployment/{deployment}"), "--timeout=120s"])?;
+        self.kubectl(&["rollout", "status", &format!("deployment/{deployment}"), "--timeout=240s"])?;
         Ok(())
     }
 

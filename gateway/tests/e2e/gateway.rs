@@ -119,18 +119,18 @@ pub(crate) fn finding(
     field: &str,
     limit: Duration,
 ) -> Result<Value> {
-    let mut last = Vec::new();
+    let mut last = json!([]);
     let found = wait::until(&format!("the finding {reason} at {}", gateway.name), limit, || {
-        last = findings(cluster, gateway)?;
-        Ok(last.iter().find(|finding| is_about(finding, reason, field)).cloned())
+        let findings = shown(findings(cluster, gateway), &mut last);
+        Ok(findings.and_then(|it| it.into_iter().find(|finding| is_about(finding, reason, field))))
     });
-    found.with_context(|| format!("findings: {}", json!(last)))
+    found.with_context(|| format!("findings: {last}"))
 }
 
 /// Waits until no finding with this reason, about a field that contains `field`, stands at a gateway pod.
 ///
 /// # Errors
-/// When one stands for longer than `limit`.
+/// When one stands for longer than `limit`; those that do are in the message.
 pub(crate) fn no_finding(
     cluster: &Cluster,
     gateway: &Pod,
@@ -138,10 +138,22 @@ pub(crate) fn no_finding(
     field: &str,
     limit: Duration,
 ) -> Result<()> {
-    wait::until(&format!("the end of the finding {reason} at {}", gateway.name), limit, || {
-        let stands = findings(cluster, gateway)?.iter().any(|finding| is_about(finding, reason, field));
-        Ok((!stands).then_some(()))
-    })
+    let mut last = json!([]);
+    let gone = wait::until(&format!("the end of the finding {reason} at {}", gateway.name), limit, || {
+        let findings = shown(findings(cluster, gateway), &mut last);
+        Ok(findings.filter(|it| !it.iter().any(|finding| is_about(finding, reason, field))).map(drop))
+    });
+    gone.with_context(|| format!("findings: {last}"))
+}
+
+/// What the page shows, kept for the message of whoever waits. The way to it leads over the API server and the kubelet,
+/// which steps restart: a page that cannot be read now is read again.
+fn shown(page: Result<Vec<Value>>, last: &mut Value) -> Option<Vec<Value>> {
+    *last = match &page {
+        Ok(findings) => json!(findings),
+        Err(error) => json!(format!("{error:#}")),
+    };
+    page.ok()
 }
 
 fn is_about(finding: &Value, reason: &str, field: &str) -> bool {

@@ -68,7 +68,7 @@ fn connection(request: &str, stop: &AtomicBool) -> anyhow::Result<bool> {
     let mut stream = TcpStream::connect(node_port())?;
     while !stop.load(Ordering::Relaxed) {
         anyhow::ensure!(!has_ended(&stream)?, "closed while it was idle");
-        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
         stream.write_all(request.as_bytes())?;
         let head = answer(&mut stream)?;
         anyhow::ensure!(head.starts_with("http/1.1 200"), "{head}");

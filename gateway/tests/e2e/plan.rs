@@ -30,6 +30,18 @@ impl Plan {
         if full { Plan::FULL } else { Plan::SHORT }
     }
 
+    /// What a promise of the product allows in this run. The full numbers hold it to its word. The short form runs on
+    /// whatever machine builds the project, beside other work, where a process may wait for seconds until it runs at all:
+    /// it tells what works from what does not, and not how fast.
+    pub(crate) fn limit(&self, promise: Duration) -> Duration {
+        if self.full { promise } else { promise * 4 + Duration::from_secs(10) }
+    }
+
+    /// How far apart two observers of one event may be.
+    pub(crate) fn apart(&self) -> Duration {
+        if self.full { Duration::from_millis(50) } else { Duration::from_secs(2) }
+    }
+
     const SHORT: Plan = Plan {
         full: false,
         rate: 100.0,

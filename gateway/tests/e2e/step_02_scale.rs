@@ -49,7 +49,7 @@ fn scaled_up_and_down() {
 /// Once every pod is known, each answers its share.
 fn shares(step: &Step, app: &App, flow: &Flow, count: usize) -> Result<String> {
     let begun = Instant::now();
-    wait::until("an answer of every pod", Duration::from_secs(10), || {
+    wait::until("an answer of every pod", Duration::from_secs(60), || {
         let answers = flow.book().due_between(begun, Instant::now());
         Ok((by_upstream(&answers).len() == count).then_some(()))
     })?;
@@ -80,7 +80,7 @@ fn drained(step: &Step, app: &App, count: usize, leave: impl FnOnce() -> Result<
     leave()?;
     let mut leaving: BTreeMap<Ipv4Addr, Instant> = BTreeMap::new();
     let mut drained = BTreeMap::new();
-    wait::until("no connection to a leaving pod", Duration::from_secs(20), || {
+    wait::until("no connection to a leaving pod", Duration::from_secs(60), || {
         while let Some(event) = watch.heard() {
             let pod = Pod::of(&event.object);
             if pod.terminating {
@@ -96,7 +96,7 @@ fn drained(step: &Step, app: &App, count: usize, leave: impl FnOnce() -> Result<
     })?;
     let slowest = drained.into_values().max().unwrap_or_default();
     // Before the pod itself could close them.
-    ensure!(slowest < PRE_STOP, "a connection to a leaving pod was held for {slowest:?}");
+    ensure!(slowest < step.plan.limit(PRE_STOP), "a connection to a leaving pod was held for {slowest:?}");
     Ok(slowest)
 }
 

@@ -53,7 +53,7 @@ impl Callers {
             kube_proxy: Flow::start(load(traffic::through_kube_proxy(step.cluster, &app.name, rate)?))?,
         };
         let pods = app.pods()?.len();
-        wait::until("an answer of every pod both ways", Duration::from_secs(10), || {
+        wait::until("an answer of every pod both ways", Duration::from_secs(60), || {
             let all = |flow: &Flow| by_upstream(&flow.book().entries()).len() >= pods;
             Ok((all(&callers.portolan) && all(&callers.kube_proxy)).then_some(()))
         })?;

@@ -14,11 +14,10 @@ use crate::wait;
 #[ignore = "needs a node: cargo xtask test --only e2e"]
 fn a_rollout_that_never_becomes_ready() {
     step::run(5, "a rollout that never becomes ready", |step| {
-        let app = Blueprint::named("stuck")
-            .replicas(3)
-            .rude()
-            .deployment(json!({ "progressDeadlineSeconds": 5 }))
-            .create(step)?;
+        let app = Blueprint::named("stuck").replicas(3).rude().create(step)?;
+        // Only now: its creation, too, may take longer than that.
+        let patch = json!({ "spec": { "progressDeadlineSeconds": 5 } }).to_string();
+        step.cluster.kubectl(&["patch", "deployment", &app.name, "--patch", &patch])?;
         let old: Vec<_> = app.pods()?.into_iter().map(|pod| pod.name).collect();
         let flow =
             Flow::start(traffic::through_portolan(&app.path(), step.plan.rate).with_posts(0.1, "order"))?;
@@ -26,7 +25,7 @@ fn a_rollout_that_never_becomes_ready() {
         app.set_env("ECHO_READY_AFTER", "never")?;
         given_up(step, &app)?;
         // It runs and would answer: only that it is not ready keeps requests away.
-        wait::until("a new pod that runs", Duration::from_secs(20), || {
+        wait::until("a new pod that runs", Duration::from_secs(60), || {
             let new = app.pods()?.into_iter().find(|pod| !old.contains(&pod.name));
             let answers = |pod: &crate::app::Pod| {
                 let address = pod.address.map(|address| (address, 8080).into());
@@ -60,6 +59,6 @@ fn a_rollout_that_never_becomes_ready() {
 fn given_up(step: &Step, app: &App) -> Result<()> {
     let condition =
         "--for=jsonpath={.status.conditions[?(@.type==\"Progressing\")].reason}=ProgressDeadlineExceeded";
-    step.cluster.kubectl(&["wait", &format!("deployment/{}", app.name), condition, "--timeout=60s"])?;
+    step.cluster.kubectl(&["wait", &format!("deployment/{}", app.name), condition, "--timeout=120s"])?;
     Ok(())
 }

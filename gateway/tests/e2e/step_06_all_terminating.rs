@@ -36,12 +36,13 @@ fn all_pods_terminating_and_still_serving() {
             (gone == SERVES.len()).then_some(())
         })?;
         // Only now there is nobody left, and Portolan says so.
-        let answer = http::fetch(crate::cluster::node_port(), "/leaving/")?;
-        ensure!(answer.status == 503, "without any pod: {}", answer.head);
+        wait::until("503 without any pod", step.plan.limit(Duration::from_secs(1)), || {
+            Ok((http::fetch(crate::cluster::node_port(), "/leaving/")?.status == 503).then_some(()))
+        })?;
 
         let (portolan, kube_proxy) = (portolan.stop()?, kube_proxy.stop()?);
-        let (served, early) = until_the_last(&portolan, told)?;
-        let (served_by_kube_proxy, early_by_kube_proxy) = until_the_last(&kube_proxy, told)?;
+        let (served, early) = until_the_last(step, &portolan, told)?;
+        let (served_by_kube_proxy, early_by_kube_proxy) = until_the_last(step, &kube_proxy, told)?;
         step.figures.beside("served on for", time(served), time(served_by_kube_proxy));
         step.figures.beside("failed before the last pod was gone", early, early_by_kube_proxy);
         step.figures.beside("waited over 1 s", portolan.report.slow, kube_proxy.report.slow);
@@ -72,7 +73,7 @@ fn create(step: &mut Step) -> Result<()> {
                     "image": "portolan-echo:v1",
                     "imagePullPolicy": "Never",
                     "env": [{ "name": "ECHO_ON_TERM", "value": format!("delay={seconds}s,finish") }],
-                    "readinessProbe": { "httpGet": { "path": "/healthz", "port": 8080 }, "periodSeconds": 1 },
+                    "readinessProbe": { "httpGet": { "path": "/healthz", "port": 8080 }, "periodSeconds": 1, "timeoutSeconds": 10 },
                 }],
             },
         });
@@ -88,8 +89,14 @@ fn create(step: &mut Step) -> Result<()> {
         "--target-port=8080",
     ])?;
     cluster.kubectl(&["annotate", "service", "leaving", "portolan.dev/expose=true"])?;
-    cluster.kubectl(&["wait", "pods", "--selector=app=leaving", "--for=condition=Ready", "--timeout=60s"])?;
-    wait::until("a route to it", Duration::from_secs(10), || {
+    cluster.kubectl(&[
+        "wait",
+        "pods",
+        "--selector=app=leaving",
+        "--for=condition=Ready",
+        "--timeout=120s",
+    ])?;
+    wait::until("a route to it", Duration::from_secs(60), || {
         Ok(http::fetch(crate::cluster::node_port(), "/leaving/").ok().filter(|answer| answer.status == 200))
     })?;
     Ok(())
@@ -97,11 +104,11 @@ fn create(step: &mut Step) -> Result<()> {
 
 /// How long after `told` the last answer came, and how many requests failed before that. What the last pod cuts while it
 /// ends is its end.
-fn until_the_last(traffic: &Traffic, told: Instant) -> Result<(Duration, usize)> {
-    const END: Duration = Duration::from_millis(100);
+fn until_the_last(step: &Step, traffic: &Traffic, told: Instant) -> Result<(Duration, usize)> {
+    let end = step.plan.apart();
     let entries = traffic.book.entries();
     let last =
         entries.iter().filter(|it| it.answered).map(|it| it.ended).max().context("some were answered")?;
-    let early = entries.iter().filter(|it| !it.answered && it.ended + END < last).count();
+    let early = entries.iter().filter(|it| !it.answered && it.ended + end < last).count();
     Ok((last.saturating_duration_since(told), early))
 }

@@ -19,8 +19,6 @@ use crate::{gateway, http, wait};
 
 /// An answer takes this long, so that there is always something under way at a gateway that ends.
 const LATENCY: Duration = Duration::from_millis(50);
-/// A client on a busy machine hears so much later that its connection is closed, and may have sent a request by then.
-const ON_THE_WAY: Duration = Duration::from_millis(50);
 /// Clients that send a request now and then, each on a connection that it keeps as long as it is let.
 const SLOW_CLIENTS: usize = 8;
 
@@ -74,7 +72,7 @@ fn names(step: &Step) -> Result<BTreeSet<String>> {
 
 /// Returns when the last old gateway pod has drained and is gone.
 fn drained(step: &Step) -> Result<BTreeSet<String>> {
-    wait::until("two gateway pods and no other", Duration::from_secs(90), || {
+    wait::until("two gateway pods and no other", Duration::from_secs(180), || {
         let (all, ready) = (app::pods(step.cluster, gateway::SELECTOR)?.len(), names(step)?);
         Ok((all == 2 && ready.len() == 2).then_some(ready))
     })
@@ -90,19 +88,19 @@ fn killed(step: &mut Step, app: &App) -> Result<()> {
         step.cluster,
         &["endpointslices", "--selector=kubernetes.io/service-name=portolan-edge"],
     )?;
-    watch.until(Duration::from_secs(10), |event| is_ready(&event.object, &victim).filter(|it| *it))?;
+    watch.until(Duration::from_secs(60), |event| is_ready(&event.object, &victim).filter(|it| *it))?;
     let flow = Flow::start(load(step, app))?;
     wait::look(Duration::from_secs(2));
 
     let killed = Instant::now();
     kill(process)?;
-    let dead = wait::until("its process to be gone", Duration::from_secs(5), || {
+    let dead = wait::until("its process to be gone", Duration::from_secs(30), || {
         Ok(has_ended(process).then(Instant::now))
     })?;
-    let serves = wait::until("an answer of the restarted gateway", Duration::from_secs(60), || {
+    let serves = wait::until("an answer of the restarted gateway", Duration::from_secs(120), || {
         Ok(http::fetch(edge, &app.path()).ok().filter(|answer| answer.status == 200).map(|_| Instant::now()))
     })?;
-    let out = watch.until(Duration::from_secs(30), |event| {
+    let out = watch.until(Duration::from_secs(60), |event| {
         is_ready(&event.object, &victim).and_then(|ready| (!ready).then_some(event.at))
     })?;
     let back = watch.until(Duration::from_secs(60), |event| {
@@ -111,7 +109,7 @@ fn killed(step: &mut Step, app: &App) -> Result<()> {
     wait::look(step.plan.look);
     let report = flow.stop()?.report;
 
-    let kinds = Kinds::of(&report, killed, dead);
+    let kinds = Kinds::of(&report, killed, dead + step.plan.apart());
     let refused_for = kinds.refused.iter().map(|it| report.start + it.due).max();
     step.figures.note("killed: requests", report.requests);
     step.figures.note("killed: failed in flight", kinds.in_flight.len());
@@ -137,12 +135,14 @@ struct Kinds<'a> {
 }
 
 impl Kinds<'_> {
-    fn of(report: &Report, killed: Instant, dead: Instant) -> Kinds<'_> {
+    /// A client on a busy machine hears some time after the death that its connection is closed, and may have sent a
+    /// request on it before `heard`.
+    fn of(report: &Report, killed: Instant, heard: Instant) -> Kinds<'_> {
         let mut kinds = Kinds { in_flight: Vec::new(), refused: Vec::new(), others: Vec::new() };
         for failure in &report.failures {
             let (due, at) = (report.start + failure.due, report.start + failure.at);
             let cut = matches!(failure.kind, FailureKind::Reset | FailureKind::MidBody);
-            if cut && due <= dead + ON_THE_WAY && killed <= at {
+            if cut && due <= heard && killed <= at {
                 kinds.in_flight.push(failure);
             } else if failure.kind == FailureKind::ConnectRefused && killed <= at {
                 kinds.refused.push(failure);

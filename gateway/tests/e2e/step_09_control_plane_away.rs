@@ -19,7 +19,7 @@ use crate::{gateway, http, wait};
 const APP: &str = "outlasting";
 const LATENCY: Duration = Duration::from_millis(20);
 /// The kubelet needs no API server to start a container again, and waits up to 10 s before it does so a second time.
-const CONTAINER_STARTS: Duration = Duration::from_secs(60);
+const CONTAINER_STARTS: Duration = Duration::from_secs(120);
 /// So soon after the return every gateway is in touch and a change is in use.
 const RIGHT_AGAIN: Duration = Duration::from_secs(10);
 
@@ -66,7 +66,7 @@ fn api_server_away_and_kubelet_restarted() {
         let (pods, gateways) = (app.pods()?, gateway::pods(step.cluster)?);
         let callers = Callers::start(step, &app)?;
         // What Portolan has not seen when the API server goes, it will not see before that is back.
-        right(&app, &callers)?;
+        right(step, &app, &callers)?;
 
         let control_plane = step.cluster.control_plane();
         let away = Instant::now();
@@ -78,7 +78,7 @@ fn api_server_away_and_kubelet_restarted() {
         control_plane.restart_controllers()?;
         let outage = outage?;
         step.figures.note("API server away for", time(back - away));
-        in_touch(&gateways)?;
+        in_touch(step, &gateways)?;
         step.figures.note("every gateway back in touch after", time(back.elapsed()));
         // Left alone, the kubelet comes back to the API server only some time after its return, up to a minute.
         let begun = Instant::now();
@@ -88,7 +88,7 @@ fn api_server_away_and_kubelet_restarted() {
         step.figures.note("kubelet away for", time(begun.elapsed()));
         let after = changes_flow(step, &app, &callers, 4)?;
         step.figures.note("after both: a new pod asked", time(after));
-        right(&app, &callers)?;
+        right(step, &app, &callers)?;
 
         let (portolan, kube_proxy) = callers.stop(step)?;
         // The same holds for kube-proxy, and the next step makes Services.
@@ -138,9 +138,18 @@ fn left_out(step: &mut Step, callers: &Callers, pod: &Pod, gateways: &[Pod]) -> 
     }
     let from = Instant::now();
     step.figures.note("a pod that died meanwhile left out after", time(from - killed));
-    let until = answers((pod.address()?, 8080).into(), "/", "the pod that was killed twice")?;
-    let back = Instant::now();
-    asked_since(callers, pod, until)?;
+    let address = (pod.address()?, 8080).into();
+    // Until then it was surely dead; how soon after its return it is asked is the gateways' affair.
+    let mut until = from;
+    let back = wait::until("an answer of the pod that was killed twice", CONTAINER_STARTS, || {
+        let asked = Instant::now();
+        let is_back = http::fetch(address, "/").is_ok_and(|answer| answer.status == 200);
+        if !is_back {
+            until = asked;
+        }
+        Ok(is_back.then(Instant::now))
+    })?;
+    asked_since(callers, pod, back)?;
     step.figures.note("taken back after", time(back.elapsed()));
     Ok((from, until))
 }
@@ -173,14 +182,18 @@ fn gateway_restarted(step: &mut Step, gateway: &Pod) -> Result<(Instant, Instant
 }
 
 /// Returns when every gateway follows the API server again.
-fn in_touch(gateways: &[Pod]) -> Result<()> {
+fn in_touch(step: &Step, gateways: &[Pod]) -> Result<()> {
     for gateway in gateways {
-        wait::until(&format!("{} in touch with the API server", gateway.name), RIGHT_AGAIN, || {
-            let said = gateway.status("/readyz")?.json();
-            let mut sources = said["sources"].as_array().into_iter().flatten();
-            let in_touch = sources.all(|source| source["fresh"] == true && source["synced"] == true);
-            Ok((in_touch && said["restored"].is_null()).then_some(()))
-        })?;
+        wait::until(
+            &format!("{} in touch with the API server", gateway.name),
+            step.plan.limit(RIGHT_AGAIN),
+            || {
+                let said = gateway.status("/readyz")?.json();
+                let mut sources = said["sources"].as_array().into_iter().flatten();
+                let in_touch = sources.all(|source| source["fresh"] == true && source["synced"] == true);
+                Ok((in_touch && said["restored"].is_null()).then_some(()))
+            },
+        )?;
     }
     Ok(())
 }
@@ -194,7 +207,7 @@ fn changes_flow(step: &Step, app: &App, callers: &Callers, replicas: usize) -> R
         let pod = Pod::of(&event.object);
         (pod.ready && !known.contains(&pod.name)).then_some((pod.name, event.at))
     })?;
-    wait::until(&format!("an answer of the new pod {name}"), RIGHT_AGAIN, || {
+    wait::until(&format!("an answer of the new pod {name}"), step.plan.limit(RIGHT_AGAIN), || {
         let entries = callers.portolan.book().entries();
         let first = entries.iter().find(|it| it.upstream.as_ref() == Some(&name));
         Ok(first.map(|it| it.ended.saturating_duration_since(ready)))
@@ -202,10 +215,10 @@ fn changes_flow(step: &Step, app: &App, callers: &Callers, replicas: usize) -> R
 }
 
 /// Returns when the pods that answer are those that there are.
-fn right(app: &App, callers: &Callers) -> Result<()> {
+fn right(step: &Step, app: &App, callers: &Callers) -> Result<()> {
     let pods: BTreeSet<_> = app.pods()?.into_iter().map(|pod| pod.name).collect();
     let from = Instant::now();
-    wait::until("an answer of each pod", RIGHT_AGAIN, || {
+    wait::until("an answer of each pod", step.plan.limit(RIGHT_AGAIN), || {
         let answered = by_upstream(&callers.portolan.book().due_between(from, Instant::now()));
         ensure!(answered.keys().all(|name| pods.contains(name)), "{answered:?}, and there are {pods:?}");
         Ok((answered.len() == pods.len()).then_some(()))
@@ -222,7 +235,8 @@ fn judge(
     dead: &str,
 ) -> Result<()> {
     let (killed, serves) = outage.gateway_away;
-    let (from, until) = (killed - LATENCY * 10, serves + LATENCY * 10);
+    let margin = LATENCY * 10 + step.plan.apart();
+    let (from, until) = (killed - margin, serves + margin);
     let (mut away, mut otherwise) = (0, 0);
     for entry in portolan.book.entries().iter().filter(|it| !it.answered) {
         *(if from <= entry.due && entry.due <= until { &mut away } else { &mut otherwise }) += 1;
@@ -237,7 +251,9 @@ fn judge(
         portolan.report
     );
     let (from, until) = outage.left_out;
-    let answered = by_upstream(&portolan.book.due_between(from, until));
+    let mut entries = portolan.book.due_between(from, until);
+    entries.retain(|it| it.ended <= until);
+    let answered = by_upstream(&entries);
     ensure!(!answered.is_empty(), "nothing was asked while the pod was dead");
     ensure!(!answered.contains_key(dead), "the dead pod answered: {answered:?}");
     Ok(())

@@ -1,6 +1,7 @@
 //! Callers inside the Kubernetes cluster: a pod with curl, cluster DNS, and Portolan as its `http_proxy` or by path. From
 //! outside, the same authorities are nobody's.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -107,7 +108,7 @@ fn measured(step: &mut Step, caller: &Caller) -> Result<()> {
         Ok(Took::of(&calls))
     };
     // Portolan needs no DNS for the name; the way beside it does.
-    wait::until("cluster DNS and kube-proxy to know hello", Duration::from_secs(90), || {
+    wait::until("cluster DNS and kube-proxy to know hello", Duration::from_secs(180), || {
         let calls = caller.curl(Caller::PLAIN, &[], &["http://hello.service-discovery.svc/".to_owned()])?;
         Ok(calls.first().filter(|call| call.status == 200).cloned())
     })?;
@@ -125,25 +126,35 @@ fn measured(step: &mut Step, caller: &Caller) -> Result<()> {
 
 /// The pods behind the name are replaced while the caller calls.
 fn during_a_rollout(step: &mut Step, caller: &Caller, app: &App) -> Result<()> {
-    // curl's own pace, a little over the time of the rollout.
-    let count = 400;
-    let url = format!("http://hello.service-discovery.svc/?[1-{count}]");
+    let some = || {
+        let url = "http://hello.service-discovery.svc/?[1-100]".to_owned();
+        let calls = caller.curl(Caller::PROXIED, &["--rate", "50/s"], &[url])?;
+        ensure!(calls.len() == 100, "during a rollout: {} of 100 requests ended", calls.len());
+        Ok(calls)
+    };
+    let before = some()?;
+    let done = AtomicBool::new(false);
     let calls = std::thread::scope(|scope| {
-        let calling = scope.spawn(|| caller.curl(Caller::PROXIED, &["--rate", "50/s"], &[url]));
-        app.rollout("restart")?;
-        app.wait_for_rollout()?;
-        calling.join().unwrap()
+        let calling = scope.spawn(|| {
+            let mut calls = before;
+            while !done.load(Ordering::Relaxed) {
+                calls.extend(some()?);
+            }
+            // By now the new pod is the only one.
+            calls.extend(some()?);
+            anyhow::Ok(calls)
+        });
+        let rolled_out = app.rollout("restart").and_then(|()| app.wait_for_rollout());
+        done.store(true, Ordering::Relaxed);
+        let calls = calling.join().unwrap();
+        rolled_out.and(calls)
     })?;
+    let count = calls.len();
     let failed: Vec<_> = calls.iter().filter(|call| call.status != 200).collect();
-    ensure!(
-        calls.len() == count && failed.is_empty(),
-        "during a rollout: {} of {} requests failed: {failed:?}",
-        failed.len(),
-        calls.len()
-    );
+    ensure!(failed.is_empty(), "during a rollout: {} of {count} requests failed: {failed:?}", failed.len());
     let mut pods: Vec<_> = calls.iter().map(|call| call.upstream.as_str()).collect();
     pods.dedup();
-    ensure!(pods.len() >= 2, "the rollout was over before or after the calls: {pods:?}");
+    ensure!(pods.len() >= 2, "before and after the rollout the same pod answered: {pods:?}");
     step.figures.note("during a rollout, failed", format!("0 of {count}"));
     Ok(())
 }

@@ -52,10 +52,10 @@ pub(crate) fn through_portolan(path: &str, rate: f64) -> Load {
 /// its first packet.
 ///
 /// # Errors
-/// When the Service has no address, or nothing answers there within ten seconds.
+/// When the Service has no address, or nothing answers there within a minute.
 pub(crate) fn through_kube_proxy(cluster: &Cluster, service: &str, rate: f64) -> Result<Load> {
     let address = SocketAddr::from((cluster.cluster_ip(service)?, 80));
-    wait::until("kube-proxy to serve it", Duration::from_secs(10), || {
+    wait::until("kube-proxy to serve it", Duration::from_secs(60), || {
         Ok(TcpStream::connect_timeout(&address, Duration::from_millis(200)).ok())
     })?;
     Ok(to(address, "/", rate))

@@ -11,7 +11,7 @@ use crate::step::{self, Step};
 /// How often a crashing server comes up and dies at once. The kubelet waits 10 s, 20 s, … before it starts it again.
 const CRASHES: [usize; 2] = [2, 4];
 /// The kubelet waits at most this long before the last of them.
-const LONGEST_BACK_OFF: Duration = Duration::from_secs(60);
+const LONGEST_BACK_OFF: Duration = Duration::from_secs(120);
 
 #[test]
 #[ignore = "needs a node: cargo xtask test --only e2e"]

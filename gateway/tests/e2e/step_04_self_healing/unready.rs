@@ -48,7 +48,8 @@ fn fails(step: &mut Step, app: &App) -> Result<()> {
     let (both, ..) = turned(step, app, sick, well)?;
     both.note(step, "not ready and 503");
     let failed = both.portolan.report.failed;
-    let most = (gateways * BAD_FOR_EACH_GATEWAY) as u64;
+    // On a busy machine more is under way at once.
+    let most = (gateways * BAD_FOR_EACH_GATEWAY * if step.plan.full { 1 } else { 5 }) as u64;
     ensure!(failed <= most, "{failed} bad answers through Portolan\n{}", both.portolan.report);
     Ok(())
 }
@@ -71,7 +72,7 @@ fn turned(step: &Step, app: &App, sick: &str, well: &str) -> Result<(Both, Strin
 
 /// Returns when Kubernetes says so of the pod.
 fn seen(app: &App, name: &str, is: impl Fn(&crate::app::Pod) -> bool) -> Result<()> {
-    wait::until(&format!("readiness of {name}"), Duration::from_secs(30), || {
+    wait::until(&format!("readiness of {name}"), Duration::from_secs(90), || {
         Ok(app.pods()?.iter().any(|pod| pod.name == name && is(pod)).then_some(()))
     })
 }
