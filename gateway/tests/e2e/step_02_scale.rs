@@ -11,7 +11,7 @@ use crate::app::{App, Blueprint, PRE_STOP, Pod};
 use crate::cluster::NAMESPACE;
 use crate::figures::time;
 use crate::step::{self, Step};
-use crate::traffic::{self, Flow, by_upstream};
+use crate::traffic::{Both, Callers, Flow, by_upstream};
 use crate::watch::Watch;
 use crate::{gateway, wait};
 
@@ -26,18 +26,16 @@ fn scaled_up_and_down() {
     step::run(2, "scale 1 → 6 → 2", |step| {
         let app = Blueprint::named("scale").well_behaved().latency(LATENCY).create(step)?;
         let rate = step.plan.rate;
-        let portolan = Flow::start(traffic::through_portolan(&app.path(), rate).with_posts(0.1, "order"))?;
-        let kube_proxy = traffic::through_kube_proxy(step.cluster, &app.name, rate)?.with_posts(0.1, "order");
-        let kube_proxy = Flow::start(kube_proxy)?;
+        let callers = Callers::start(step.cluster, &app.name, rate, |load| load.with_posts(0.1, "order"))?;
 
         app.scale(6)?;
         app.wait_for_rollout()?;
-        let shares = shares(step, &app, &portolan, 6)?;
+        let shares = shares(step, &app, &callers.portolan, 6)?;
         let drained = drained(step, &app, 4, || app.scale(2))?;
         // A watched load goes on for a while: what fails late fails too.
         wait::look(step.plan.look);
 
-        let (portolan, kube_proxy) = (portolan.stop()?, kube_proxy.stop()?);
+        let Both { portolan, kube_proxy } = callers.stop()?;
         step.figures.note("requests", portolan.report.requests);
         step.figures.beside("failed", portolan.report.failed, kube_proxy.report.failed);
         step.figures.note("shares of the six pods, %", shares);

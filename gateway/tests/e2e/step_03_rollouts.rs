@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::app::{App, Blueprint};
 use crate::cluster::node_port;
 use crate::step::{self, Step};
-use crate::traffic::{self, Flow, by_upstream};
+use crate::traffic::{Callers, Flow, by_upstream};
 use crate::{gateway, http, wait};
 
 /// Of four pods the default strategy starts two new ones at once and takes one old one away before they are ready.
@@ -46,8 +46,7 @@ fn rolled_out_again_and_again() {
 fn rolled_out(step: &mut Step, pods: &str, blueprint: Blueprint) -> Result<(App, Report)> {
     let app = blueprint.replicas(REPLICAS).latency(LATENCY).create(step)?;
     let rate = step.plan.rate;
-    let portolan = Flow::start(mixed(traffic::through_portolan(&app.path(), rate)))?;
-    let kube_proxy = Flow::start(mixed(traffic::through_kube_proxy(step.cluster, &app.name, rate)?))?;
+    let callers = Callers::start(step.cluster, &app.name, rate, mixed)?;
     let mut versions = BTreeSet::from([version(&app)?]);
     for number in 0..step.plan.rollouts {
         let expected = match number % 3 {
@@ -56,7 +55,7 @@ fn rolled_out(step: &mut Step, pods: &str, blueprint: Blueprint) -> Result<(App,
             _ => app.rollout("restart").map(|()| "v1")?,
         };
         app.wait_for_rollout()?;
-        everyone_answers(&app, &portolan)?;
+        everyone_answers(&app, &callers.portolan)?;
         // Each gateway by itself hears that the old pods are on their way out.
         let what = format!("rollout {number} is done, and only {expected} to answer");
         wait::until(&what, step.plan.limit(Duration::from_secs(1)), || {
@@ -69,7 +68,8 @@ fn rolled_out(step: &mut Step, pods: &str, blueprint: Blueprint) -> Result<(App,
         Ok((app.pods()?.len() == REPLICAS).then_some(()))
     })?;
     wait::look(Duration::from_secs(1));
-    let (portolan, kube_proxy) = (portolan.stop()?.report, kube_proxy.stop()?.report);
+    let both = callers.stop()?;
+    let (portolan, kube_proxy) = (both.portolan.report, both.kube_proxy.report);
     ensure!(
         portolan.requests > 0 && kube_proxy.requests > 0,
         "a load was not sent\n{portolan}\n{kube_proxy}"

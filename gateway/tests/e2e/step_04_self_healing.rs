@@ -19,7 +19,7 @@ use crate::app::{App, Pod};
 use crate::figures::time;
 use crate::http;
 use crate::step::Step;
-use crate::traffic::{self, Flow, Traffic, by_upstream};
+use crate::traffic::{Both, Callers, Flow, by_upstream};
 use crate::wait;
 
 /// An answer takes this long, so that there is something under way at a pod that dies.
@@ -27,45 +27,26 @@ const LATENCY: Duration = Duration::from_millis(20);
 /// So long a caller waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The same load both ways.
-struct Callers {
-    portolan: Flow,
-    kube_proxy: Flow,
+/// Starts the same load both ways, with this share of POST, and returns when every pod has answered both.
+fn call(step: &Step, app: &App, posts: f64) -> Result<Callers> {
+    let rate = step.plan.rate;
+    let callers = Callers::start(step.cluster, &app.name, rate, |load| Load {
+        connections: (1.5 * rate) as usize,
+        timeout: PATIENCE,
+        ..load.with_posts(posts, "order")
+    })?;
+    let pods = app.pods()?.len();
+    wait::until("an answer of every pod both ways", Duration::from_secs(60), || {
+        let all = |flow: &Flow| by_upstream(&flow.book().entries()).len() >= pods;
+        Ok((all(&callers.portolan) && all(&callers.kube_proxy)).then_some(()))
+    })?;
+    Ok(callers)
 }
 
-/// What came of it.
-struct Both {
-    portolan: Traffic,
-    kube_proxy: Traffic,
-}
-
-impl Callers {
-    /// Starts both, with this share of POST, and returns when every pod has answered both ways.
-    fn start(step: &Step, app: &App, posts: f64) -> Result<Callers> {
-        let rate = step.plan.rate;
-        let load = |load: Load| Load {
-            connections: (1.5 * rate) as usize,
-            timeout: PATIENCE,
-            ..load.with_posts(posts, "order")
-        };
-        let callers = Callers {
-            portolan: Flow::start(load(traffic::through_portolan(&app.path(), rate)))?,
-            kube_proxy: Flow::start(load(traffic::through_kube_proxy(step.cluster, &app.name, rate)?))?,
-        };
-        let pods = app.pods()?.len();
-        wait::until("an answer of every pod both ways", Duration::from_secs(60), || {
-            let all = |flow: &Flow| by_upstream(&flow.book().entries()).len() >= pods;
-            Ok((all(&callers.portolan) && all(&callers.kube_proxy)).then_some(()))
-        })?;
-        Ok(callers)
-    }
-
-    /// Watches the load for a while more, and stops it.
-    fn stop(self, step: &Step) -> Result<Both> {
-        wait::look(step.plan.look);
-        let Callers { portolan, kube_proxy } = self;
-        Ok(Both { portolan: portolan.stop()?, kube_proxy: kube_proxy.stop()? })
-    }
+/// Watches the load for a while more, and stops it.
+fn stop(step: &Step, callers: Callers) -> Result<Both> {
+    wait::look(step.plan.look);
+    callers.stop()
 }
 
 impl Both {

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::cluster::{Cluster, NAMESPACE};
 use crate::figures::time;
 use crate::step::{self, Step};
-use crate::traffic::{self, Flow, Traffic, by_upstream};
+use crate::traffic::{Both, Callers, Traffic, by_upstream};
 use crate::watch::Watch;
 use crate::{http, wait};
 
@@ -23,8 +23,7 @@ fn all_pods_terminating_and_still_serving() {
         let cluster = step.cluster;
         create(step)?;
         let rate = step.plan.rate;
-        let portolan = Flow::start(traffic::through_portolan("/leaving/", rate))?;
-        let kube_proxy = Flow::start(traffic::through_kube_proxy(cluster, "leaving", rate)?)?;
+        let callers = Callers::start(cluster, "leaving", rate, |load| load)?;
         wait::look(Duration::from_secs(1));
 
         let watch = Watch::start(cluster, &["pods", "--selector=app=leaving"])?;
@@ -40,7 +39,7 @@ fn all_pods_terminating_and_still_serving() {
             Ok((http::fetch(crate::cluster::node_port(), "/leaving/")?.status == 503).then_some(()))
         })?;
 
-        let (portolan, kube_proxy) = (portolan.stop()?, kube_proxy.stop()?);
+        let Both { portolan, kube_proxy } = callers.stop()?;
         let (served, early) = until_the_last(step, &portolan, told)?;
         let (served_by_kube_proxy, early_by_kube_proxy) = until_the_last(step, &kube_proxy, told)?;
         step.figures.beside("served on for", time(served), time(served_by_kube_proxy));

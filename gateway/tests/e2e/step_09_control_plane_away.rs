@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::app::{App, Blueprint, Pod};
 use crate::figures::time;
 use crate::step::{self, Step};
-use crate::traffic::{self, Flow, Traffic, by_upstream};
+use crate::traffic::{Both, Callers, Traffic, by_upstream};
 use crate::watch::Watch;
 use crate::{gateway, http, wait};
 
@@ -22,12 +22,6 @@ const LATENCY: Duration = Duration::from_millis(20);
 const CONTAINER_STARTS: Duration = Duration::from_secs(120);
 /// So soon after the return every gateway is in touch and a change is in use.
 const RIGHT_AGAIN: Duration = Duration::from_secs(10);
-
-/// The same load through Portolan and by kube-proxy.
-struct Callers {
-    portolan: Flow,
-    kube_proxy: Flow,
-}
 
 /// What happened while the API server was away.
 struct Outage {
@@ -42,7 +36,7 @@ struct Outage {
 fn etcd_restarted() {
     step::run(9, "the control plane away", |step| {
         let app = app("steady", step)?;
-        let callers = Callers::start(step, &app)?;
+        let callers = call(step, &app)?;
         let control_plane = step.cluster.control_plane();
 
         let begun = Instant::now();
@@ -51,7 +45,7 @@ fn etcd_restarted() {
         let after = changes_flow(step, &app, &callers, 4)?;
         step.figures.note("after etcd: a new pod asked", time(after));
 
-        let (portolan, kube_proxy) = callers.stop(step)?;
+        let Both { portolan, kube_proxy } = stop(step, callers)?;
         let what = format!("etcd restarted: failed, of {}", portolan.report.requests);
         step.figures.beside(&what, portolan.report.failed, kube_proxy.report.failed);
         step.none_failed("etcd restarted", &portolan)
@@ -64,7 +58,7 @@ fn api_server_away_and_kubelet_restarted() {
     step::run(9, "the control plane away", |step| {
         let app = app(APP, step)?;
         let (pods, gateways) = (app.pods()?, gateway::pods(step.cluster)?);
-        let callers = Callers::start(step, &app)?;
+        let callers = call(step, &app)?;
         // What Portolan has not seen when the API server goes, it will not see before that is back.
         right(step, &app, &callers)?;
 
@@ -90,7 +84,7 @@ fn api_server_away_and_kubelet_restarted() {
         step.figures.note("after both: a new pod asked", time(after));
         right(step, &app, &callers)?;
 
-        let (portolan, kube_proxy) = callers.stop(step)?;
+        let Both { portolan, kube_proxy } = stop(step, callers)?;
         // The same holds for kube-proxy, and the next step makes Services.
         control_plane.restart_kube_proxy()?;
         judge(step, &outage, &portolan, &kube_proxy, &pods[0].name)
@@ -259,19 +253,14 @@ fn judge(
     Ok(())
 }
 
-impl Callers {
-    fn start(step: &Step, app: &App) -> Result<Callers> {
-        let rate = step.plan.rate;
-        Ok(Callers {
-            portolan: Flow::start(traffic::through_portolan(&app.path(), rate))?,
-            kube_proxy: Flow::start(traffic::through_kube_proxy(step.cluster, &app.name, rate)?)?,
-        })
-    }
+fn call(step: &Step, app: &App) -> Result<Callers> {
+    Callers::start(step.cluster, &app.name, step.plan.rate, |load| load)
+}
 
-    fn stop(self, step: &Step) -> Result<(Traffic, Traffic)> {
-        wait::look(step.plan.look);
-        Ok((self.portolan.stop()?, self.kube_proxy.stop()?))
-    }
+/// Watches the load for a while more, and stops it.
+fn stop(step: &Step, callers: Callers) -> Result<Both> {
+    wait::look(step.plan.look);
+    callers.stop()
 }
 
 /// When something answered there.

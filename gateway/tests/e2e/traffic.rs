@@ -26,6 +26,20 @@ pub(crate) struct Traffic {
     pub(crate) book: Book,
 }
 
+/// The same load both ways: through Portolan, and straight to the same Service by kube-proxy.
+#[derive(Debug)]
+pub(crate) struct Callers {
+    pub(crate) portolan: Flow,
+    pub(crate) kube_proxy: Flow,
+}
+
+/// What came of a load both ways.
+#[derive(Debug)]
+pub(crate) struct Both {
+    pub(crate) portolan: Traffic,
+    pub(crate) kube_proxy: Traffic,
+}
+
 /// Every request that has ended so far, in the order in which they ended. Clones are the same book.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Book(Arc<Mutex<Vec<Entry>>>);
@@ -113,6 +127,32 @@ impl Flow {
         self.running.stop();
         let Flow { running, book } = self;
         Ok(Traffic { report: running.wait()?, book })
+    }
+}
+
+impl Callers {
+    /// Starts both, of the Service with this name: what [`to`] makes of the rate, changed by `shape`.
+    ///
+    /// # Errors
+    /// As [`through_kube_proxy`] and [`Flow::start`].
+    pub(crate) fn start(
+        cluster: &Cluster,
+        service: &str,
+        rate: f64,
+        shape: impl Fn(Load) -> Load,
+    ) -> Result<Callers> {
+        let portolan = Flow::start(shape(through_portolan(&format!("/{service}/"), rate)))?;
+        let kube_proxy = Flow::start(shape(through_kube_proxy(cluster, service, rate)?))?;
+        Ok(Callers { portolan, kube_proxy })
+    }
+
+    /// Stops both, and returns when every request has ended.
+    ///
+    /// # Errors
+    /// When the generator could not work.
+    pub(crate) fn stop(self) -> Result<Both> {
+        let Callers { portolan, kube_proxy } = self;
+        Ok(Both { portolan: portolan.stop()?, kube_proxy: kube_proxy.stop()? })
     }
 }
 

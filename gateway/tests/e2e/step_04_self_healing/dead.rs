@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{Callers, LATENCY, answers, victim};
+use super::{LATENCY, answers, call, stop, victim};
 use crate::app::{App, Blueprint};
 use crate::step::{self, Step};
 
@@ -26,22 +26,22 @@ fn deleted_killed_and_crashing_pods() {
 
 /// `kubectl delete pod --force --grace-period=0`.
 fn deleted(step: &mut Step, app: &App) -> Result<()> {
-    let callers = Callers::start(step, app, 0.1)?;
+    let callers = call(step, app, 0.1)?;
     let pod = victim(app)?;
     step.cluster.kubectl(&["delete", "pod", &pod.name, "--force", "--grace-period=0"])?;
     app.wait_for_rollout()?;
-    let both = callers.stop(step)?;
+    let both = stop(step, callers)?;
     both.note(step, "delete --force");
     both.no_idempotent_failed("delete --force")
 }
 
 /// `kill -9` of the server: the kubelet starts it again.
 fn killed(step: &mut Step, app: &App) -> Result<()> {
-    let callers = Callers::start(step, app, 0.1)?;
+    let callers = call(step, app, 0.1)?;
     let pod = victim(app)?;
     pod.kill(step.cluster, "echo")?;
     answers(&pod, LONGEST_BACK_OFF)?;
-    let both = callers.stop(step)?;
+    let both = stop(step, callers)?;
     both.note(step, "kill -9");
     both.no_idempotent_failed("kill -9")
 }
@@ -49,13 +49,13 @@ fn killed(step: &mut Step, app: &App) -> Result<()> {
 /// Killed as soon as it serves again, each time: the shape of a crash loop that is worst for its callers.
 fn crashing(step: &mut Step, app: &App) -> Result<()> {
     app.wait_for_rollout()?;
-    let callers = Callers::start(step, app, 0.1)?;
+    let callers = call(step, app, 0.1)?;
     let pod = victim(app)?;
     for _ in 0..CRASHES[usize::from(step.plan.full)] {
         answers(&pod, LONGEST_BACK_OFF)?;
         pod.kill(step.cluster, "echo")?;
     }
-    let both = callers.stop(step)?;
+    let both = stop(step, callers)?;
     both.note(step, "crash loop");
     both.no_idempotent_failed("crash loop")
 }

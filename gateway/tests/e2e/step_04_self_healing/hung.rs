@@ -9,11 +9,11 @@ use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::Instant;
 
-use super::{Both, Callers, LATENCY, victim};
+use super::{LATENCY, call, stop, victim};
 use crate::app::{App, Blueprint};
 use crate::figures::time;
 use crate::step::{self, Step};
-use crate::traffic::{Entry, Traffic, by_upstream};
+use crate::traffic::{Both, Entry, Traffic, by_upstream};
 use crate::wait;
 
 /// Longer than this is a wait.
@@ -82,7 +82,7 @@ impl Drop for Stopped {
 }
 
 fn hang(step: &Step, app: &App) -> Result<Hang> {
-    let callers = Callers::start(step, app, 0.0)?;
+    let callers = call(step, app, 0.0)?;
     let pod = victim(app)?;
     let process = pod.process(step.cluster, "echo")?;
     kill_process(process, Signal::STOP)?;
@@ -94,7 +94,7 @@ fn hang(step: &Step, app: &App) -> Result<Hang> {
         let answers = by_upstream(&callers.portolan.book().due_between(went_on, Instant::now()));
         Ok(answers.contains_key(&pod.name).then(|| went_on.elapsed()))
     })?;
-    Ok(Hang { both: callers.stop(step)?, pod: pod.name, stopped, went_on, taken_back })
+    Ok(Hang { both: stop(step, callers)?, pod: pod.name, stopped, went_on, taken_back })
 }
 
 impl Hang {

@@ -5,11 +5,11 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use tokio::time::Instant;
 
-use super::{Both, Callers, LATENCY, turn, victim};
+use super::{LATENCY, call, stop, turn, victim};
 use crate::app::{App, Blueprint};
 use crate::figures::time;
 use crate::step::{self, Step};
-use crate::traffic::Traffic;
+use crate::traffic::{Both, Traffic};
 use crate::{gateway, wait};
 
 /// More bad answers than the default of `outlier-failures`, for what is under way when the fifth one comes.
@@ -57,7 +57,7 @@ fn fails(step: &mut Step, app: &App) -> Result<()> {
 /// A pod's switches turned under load and, well after Kubernetes has noticed, turned back: what came of it, the pod,
 /// and when it was turned and turned back.
 fn turned(step: &Step, app: &App, sick: &str, well: &str) -> Result<(Both, String, Instant, Instant)> {
-    let callers = Callers::start(step, app, 0.1)?;
+    let callers = call(step, app, 0.1)?;
     let pod = victim(app)?;
     let is = |ready: bool| move |it: &crate::app::Pod| it.ready == ready;
     turn(&pod, sick)?;
@@ -67,7 +67,7 @@ fn turned(step: &Step, app: &App, sick: &str, well: &str) -> Result<(Both, Strin
     let back = Instant::now();
     turn(&pod, well)?;
     seen(app, &pod.name, is(true))?;
-    Ok((callers.stop(step)?, pod.name, turned, back))
+    Ok((stop(step, callers)?, pod.name, turned, back))
 }
 
 /// Returns when Kubernetes says so of the pod.
