@@ -1,21 +1,27 @@
 //! etcd, the API server and, on request, the controllers and a node: started, described, killed.
 
+mod description;
+mod outage;
+mod sweep;
+
 use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
-use serde::{Deserialize, Serialize};
 
+use self::description::{Description, Ports, describe};
+use self::sweep::{described, run_folder};
+pub use self::sweep::{remove_undescribed, sweep};
+use crate::certificates;
 use crate::daemon::{self, Daemon};
-use crate::netns::{Netns, is_root, succeed};
-use crate::node::{self, Node};
+use crate::netns::{Netns, succeed};
+use crate::node::Node;
 use crate::programs::{NodePrograms, Programs};
-use crate::{cache, certificates};
 
 /// The environment variable that names the description of the control plane a test binary shares.
 pub const SHARED: &str = "PORTOLAN_CONTROL_PLANE";
@@ -50,19 +56,6 @@ pub struct Options {
 pub struct ControlPlane {
     description: Description,
     owned: bool,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct Description {
-    programs: Programs,
-    folder: PathBuf,
-    keep_folder: bool,
-    netns: Option<String>,
-    api: SocketAddr,
-    etcd: Daemon,
-    api_server: Daemon,
-    controllers: Option<Daemon>,
-    node: Option<Node>,
 }
 
 impl ControlPlane {
@@ -239,67 +232,6 @@ impl ControlPlane {
         Ok(path)
     }
 
-    /// Kills the API server and returns when it is gone. etcd keeps what it stored.
-    pub fn kill_api_server(&self) {
-        self.description.api_server.stop();
-    }
-
-    /// Starts the killed API server again, on the same port, and returns when it is ready.
-    ///
-    /// # Errors
-    /// When it does not answer within three minutes.
-    pub fn restart_api_server(&self) -> Result<()> {
-        self.description.api_server.start()?;
-        self.wait_until_ready()
-    }
-
-    /// Kills the controllers and the scheduler and starts them again. Where there are several of each they hold a lease
-    /// and end by themselves soon after the API server went away; these have none, and would come back to it only some
-    /// time after its return, up to a minute.
-    ///
-    /// # Errors
-    /// When one of them cannot be started.
-    pub fn restart_controllers(&self) -> Result<()> {
-        let scheduler = self.description.node.as_ref().map(Node::scheduler);
-        self.description.controllers.iter().chain(scheduler).try_for_each(|daemon| {
-            daemon.stop();
-            daemon.start()
-        })
-    }
-
-    /// Gives the API server another key to sign ServiceAccount tokens with and to know them by: every token made before
-    /// is refused from now on. Returns when it is ready again. The kubelet believes in the tokens that it has handed out;
-    /// killed and started again ([`ControlPlane::restart_kubelet`]), it asks for new ones.
-    ///
-    /// # Errors
-    /// When the key cannot be written or the API server is not ready within three minutes.
-    pub fn rotate_service_account_key(&self) -> Result<()> {
-        self.kill_api_server();
-        certificates::write_token_key(&self.description.folder.join("pki"))?;
-        self.restart_api_server()
-    }
-
-    /// Kills kube-proxy and starts it again; its rules stay meanwhile. Left alone it comes back to an API server that was
-    /// away only some time after its return, up to a minute.
-    ///
-    /// # Errors
-    /// Without a node, and when it cannot be started.
-    pub fn restart_kube_proxy(&self) -> Result<()> {
-        let proxy = self.node()?.kube_proxy();
-        proxy.stop();
-        proxy.start()
-    }
-
-    /// Kills etcd and starts it from its data; returns when the API server is ready again.
-    ///
-    /// # Errors
-    /// When the API server is not ready within three minutes.
-    pub fn restart_etcd(&self) -> Result<()> {
-        self.description.etcd.stop();
-        self.description.etcd.start()?;
-        self.wait_until_ready()
-    }
-
     /// The node.
     ///
     /// # Errors
@@ -408,268 +340,4 @@ pub fn assert_not_left_out_on_ci() {
         !is_set("CI") || is_set(SHARED),
         "the tests that need a control plane were left out: on CI run `cargo xtask test`, as root"
     );
-}
-
-/// Ends and removes what interrupted runs left behind: processes, folders and namespaces of owners that are gone.
-///
-/// # Errors
-/// When the cache folder cannot be read or a namespace cannot be removed.
-pub fn sweep() -> Result<()> {
-    for entry in fs::read_dir(runs()?)? {
-        let entry = entry?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if is_orphan(&name) {
-            match ControlPlane::attach(&entry.path()) {
-                Ok(control_plane) => control_plane.stop(),
-                Err(_) => remove_undescribed(&name, &entry.path())?,
-            }
-        }
-    }
-    node::remove_cgroups(is_orphan)?;
-    let Ok(namespaces) = fs::read_dir("/run/netns") else { return Ok(()) };
-    for entry in namespaces {
-        let name = entry?.file_name().to_string_lossy().into_owned();
-        if is_orphan(&name) {
-            Netns::remove(&name)?;
-        }
-    }
-    Ok(())
-}
-
-/// Ends and removes what is left of the control plane `name` when its folder does not describe it: an interrupt came
-/// early, or somebody removed a part of the folder. Its programs are found by their namespaces and cgroup.
-///
-/// # Errors
-/// When something cannot be ended or removed.
-pub fn remove_undescribed(name: &str, folder: &Path) -> Result<()> {
-    if is_root() {
-        Netns::remove(name)?;
-        node::remove_traces(name, folder)?;
-    }
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", folder.display()))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// The folder with a description around one of the paths in a command (as `/proc` has it): each program of a control
-/// plane has its data, its configuration or its kubeconfig there.
-fn described(command: &str) -> Option<PathBuf> {
-    let values = command.split('\0').filter_map(|word| Some(word.split_once('=')?.1));
-    let folders = values.filter(|value| value.starts_with('/')).flat_map(|path| Path::new(path).ancestors());
-    folders.map(Path::to_owned).find(|folder| folder.join(DESCRIPTION).is_file())
-}
-
-/// `portolan-run-PID…` whose process has ended.
-fn is_orphan(name: &str) -> bool {
-    let Some(rest) = name.strip_prefix("portolan-run-") else { return false };
-    let pid = rest.split('-').next().unwrap_or_default();
-    pid.parse::<u32>().is_ok() && !Path::new("/proc").join(pid).exists()
-}
-
-fn runs() -> Result<PathBuf> {
-    let runs = cache::cache_folder()?.join("runs");
-    fs::create_dir_all(&runs)?;
-    Ok(runs)
-}
-
-fn run_folder() -> Result<PathBuf> {
-    let prefix = format!("portolan-run-{}-", std::process::id());
-    Ok(tempfile::Builder::new().prefix(&prefix).tempdir_in(runs()?)?.keep())
-}
-
-struct Ports {
-    api: u16,
-    etcd: u16,
-}
-
-impl Ports {
-    fn choose(namespace_of_its_own: bool) -> Result<Ports> {
-        if namespace_of_its_own {
-            return Ok(Ports { api: 6443, etcd: 2379 });
-        }
-        // Held together, so that they differ; somebody may take one before its program binds it, which then says so.
-        let (api, etcd) = (TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?);
-        Ok(Ports { api: api.local_addr()?.port(), etcd: etcd.local_addr()?.port() })
-    }
-}
-
-fn describe(
-    programs: Programs,
-    node_programs: Option<NodePrograms>,
-    folder: PathBuf,
-    ports: Ports,
-    options: &Options,
-    keep_folder: bool,
-) -> Result<Description> {
-    let daemon = |name: &str, program: &Path, arguments: Vec<String>| Daemon {
-        name: name.to_owned(),
-        program: program.to_owned(),
-        arguments,
-        folder: folder.clone(),
-        netns: options.netns.clone(),
-        mounts: None,
-        ends_with_starter: options.ends_with_starter,
-    };
-    let address = match options.netns {
-        Some(_) => Ipv4Addr::from(Netns::ADDRESS),
-        None => Ipv4Addr::LOCALHOST,
-    };
-    let api = SocketAddr::from((address, ports.api));
-    let etcd_url = format!("http://127.0.0.1:{}", ports.etcd);
-    let etcd = daemon("etcd", &programs.etcd, etcd_arguments(&folder, &etcd_url));
-    let node = match (node_programs, &options.netns) {
-        (None, _) => None,
-        (Some(programs), Some(netns)) => Some(Node::describe(netns, programs, &folder, daemon)),
-        (Some(_), None) => bail!("a node needs a network namespace of its own"),
-    };
-    let mut arguments = api_server_arguments(&folder, api, &etcd_url);
-    arguments.extend(service_arguments(&folder, node.is_some()));
-    let api_server = daemon("kube-apiserver", &programs.kube_apiserver, arguments);
-    let controllers = (options.controllers || options.node).then(|| {
-        let program = &programs.kube_controller_manager;
-        daemon("kube-controller-manager", program, controller_arguments(&folder, node.is_some()))
-    });
-    let netns = options.netns.clone();
-    Ok(Description {
-        programs,
-        keep_folder,
-        netns,
-        api,
-        etcd,
-        api_server,
-        controllers,
-        node,
-        folder: folder.clone(),
-    })
-}
-
-fn etcd_arguments(folder: &Path, url: &str) -> Vec<String> {
-    vec![
-        format!("--data-dir={}", folder.join("etcd").display()),
-        format!("--listen-client-urls={url}"),
-        format!("--advertise-client-urls={url}"),
-        "--listen-peer-urls=http://127.0.0.1:0".to_owned(),
-        // The data lives no longer than the process.
-        "--unsafe-no-fsync".to_owned(),
-    ]
-}
-
-fn api_server_arguments(folder: &Path, api: SocketAddr, etcd: &str) -> Vec<String> {
-    let pki = |file: &str| folder.join("pki").join(file).display().to_string();
-    let mut arguments = vec![
-        format!("--etcd-servers={etcd}"),
-        format!("--secure-port={}", api.port()),
-        format!("--advertise-address={}", api.ip()),
-        format!("--tls-cert-file={}", pki("api.crt")),
-        format!("--tls-private-key-file={}", pki("api.key")),
-        format!("--client-ca-file={}", pki("ca.crt")),
-        format!("--service-account-key-file={}", pki("sa.pub")),
-        format!("--service-account-signing-key-file={}", pki("sa.key")),
-        "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
-        "--authorization-mode=Node,RBAC".to_owned(),
-        "--allow-privileged=true".to_owned(),
-    ];
-    if api.ip().is_loopback() {
-        // A loopback address may not stand in the endpoints of the Service `kubernetes`.
-        arguments.push("--bind-address=127.0.0.1".to_owned());
-        arguments.push("--endpoint-reconciler-type=none".to_owned());
-    } else {
-        arguments.push("--bind-address=0.0.0.0".to_owned());
-    }
-    arguments
-}
-
-/// Without a node nothing carries traffic to Services, so both families are free; with one there are pods to talk to.
-fn service_arguments(folder: &Path, node: bool) -> Vec<String> {
-    if !node {
-        return vec!["--service-cluster-ip-range=10.96.0.0/16,fd00:10:96::/112".to_owned()];
-    }
-    let pki = |file: &str| folder.join("pki").join(file).display().to_string();
-    vec![
-        "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
-        // For `kubectl logs`, `exec` and `port-forward`.
-        format!("--kubelet-client-certificate={}", pki("admin.crt")),
-        format!("--kubelet-client-key={}", pki("admin.key")),
-        format!("--kubelet-certificate-authority={}", pki("ca.crt")),
-        "--kubelet-preferred-address-types=InternalIP".to_owned(),
-    ]
-}
-
-fn controller_arguments(folder: &Path, node: bool) -> Vec<String> {
-    let kubeconfig = folder.join("kubeconfig").display().to_string();
-    let mut arguments = vec![
-        format!("--kubeconfig={kubeconfig}"),
-        format!("--service-account-private-key-file={}", folder.join("pki/sa.key").display()),
-        format!("--root-ca-file={}", folder.join("pki/ca.crt").display()),
-        "--leader-elect=false".to_owned(),
-        "--secure-port=0".to_owned(),
-        "--kube-api-qps=200".to_owned(),
-        "--kube-api-burst=400".to_owned(),
-    ];
-    if node {
-        // In a cluster for work these controllers lose their lease with the API server, and the next leader gives every
-        // node its time anew. Ours stay, and would call the node lost as soon as the API server is back: before the
-        // kubelet's first word, all pods unready.
-        arguments.push("--node-monitor-grace-period=15m".to_owned());
-    }
-    arguments
-}
-
-impl Description {
-    fn daemons(&self) -> impl DoubleEndedIterator<Item = &Daemon> {
-        let control_plane = [Some(&self.etcd), Some(&self.api_server), self.controllers.as_ref()];
-        let node = self.node.iter().flat_map(Node::daemons);
-        control_plane.into_iter().flatten().chain(node)
-    }
-
-    fn pki(&self, file: &str) -> PathBuf {
-        self.folder.join("pki").join(file)
-    }
-
-    /// JSON is YAML.
-    fn kubeconfig(&self, namespace: &str, user: &serde_json::Value) -> String {
-        let cluster = serde_json::json!({
-            "server": format!("https://{}", self.api),
-            "certificate-authority": self.pki("ca.crt"),
-        });
-        let config = serde_json::json!({
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{ "name": "portolan", "cluster": cluster }],
-            "users": [{ "name": "user", "user": user }],
-            "contexts": [{
-                "name": "portolan",
-                "context": { "cluster": "portolan", "user": "user", "namespace": namespace },
-            }],
-            "current-context": "portolan",
-        });
-        format!("{config:#}")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_control_plane_is_known_by_the_commands_of_its_programs() {
-        let folder = tempfile::tempdir().unwrap();
-        let command = format!("etcd\0--data-dir={}\0", folder.path().join("etcd").display());
-        assert_eq!(described(&command), None, "nothing describes it");
-        fs::write(folder.path().join(DESCRIPTION), "{}").unwrap();
-        assert_eq!(described(&command).as_deref(), Some(folder.path()));
-        assert_eq!(described("sh\0-c\0x=1\0"), None);
-    }
-
-    #[test]
-    fn only_names_of_ended_runs_are_orphans() {
-        assert!(!is_orphan(&format!("portolan-run-{}-0", std::process::id())));
-        assert!(!is_orphan("portolan"));
-        assert!(!is_orphan("portolan-run-x"));
-        // Larger than any process id of Linux.
-        assert!(is_orphan("portolan-run-4194305-0"));
-    }
 }
