@@ -21,6 +21,12 @@ enum Command {
     Churn(churn::Options),
     /// Measure Portolan beside HAProxy, nginx, Envoy and Traefik: the CPU time that each takes for a request.
     Peers(peers::Options),
+    /// The load of `peers`.
+    #[command(hide = true)]
+    PeersLoad(peers::generator::Options),
+    /// The upstream of `peers`.
+    #[command(hide = true)]
+    PeersUpstream(peers::upstream::Options),
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -29,5 +35,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Backend(options) => backend::run(&options),
         Command::Churn(options) => churn::run(&options),
         Command::Peers(options) => peers::run(&options),
+        Command::PeersLoad(options) => peers::generator::run(&options),
+        Command::PeersUpstream(options) => peers::upstream::run(&options),
     }
 }

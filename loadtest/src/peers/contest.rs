@@ -51,7 +51,12 @@ impl<'a> Contest<'a> {
                 tell(&format!("{}, round {round} of {rounds}: {}", case.name, contestant.label));
                 match measurement.of(self.bench, contestant.peer, shape).await {
                     Ok(round) => contestant.rounds.push(round),
-                    Err(error) => contestant.troubles.push(format!("round {round}: {error:#}")),
+                    Err(error) => {
+                        let why = format!("{error:#}");
+                        // What a proxy said may have lines; a table has none.
+                        let why: Vec<_> = why.split_whitespace().collect();
+                        contestant.troubles.push(format!("round {round}: {}", why.join(" ")));
+                    }
                 }
             }
         }
@@ -83,7 +88,11 @@ fn lineup(case: &Case, chosen: &[Peer]) -> Vec<(Contestant, Shape)> {
         troubles: Vec::new(),
     };
     match case.contest {
-        Kind::Peers(shape) => chosen.iter().map(|&peer| (contestant(peer.name(), peer), shape)).collect(),
+        Kind::Peers(shape) => {
+            let takes_part = |peer: &&Peer| !shape.tls || peer.takes_tls();
+            let peers = chosen.iter().filter(takes_part);
+            peers.map(|&peer| (contestant(peer.name(), peer), shape)).collect()
+        }
         Kind::Ourselves(variants) if chosen.contains(&Peer::Portolan) => {
             let first = (contestant(Peer::Portolan.name(), Peer::Portolan), Shape::PLAIN);
             let variant = |&(label, shape)| (contestant(label, Peer::Portolan), shape);
@@ -116,5 +125,6 @@ mod tests {
         assert_eq!(labels("small", &[Peer::Portolan, Peer::Nginx]), ["Portolan", "nginx"]);
         assert_eq!(labels("table", &Peer::DEFAULT), ["Portolan", "5,000 routes", "100,000 endpoints"]);
         assert_eq!(labels("table", &[Peer::Nginx]), Vec::<String>::new());
+        assert_eq!(labels("h2", &[Peer::SpringCloudGateway]), Vec::<String>::new(), "it has no TLS");
     }
 }

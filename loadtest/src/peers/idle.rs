@@ -2,20 +2,15 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{sleep, timeout};
-use tokio_rustls::TlsConnector;
 
+use super::answer::missing;
 use super::cases::Request;
+use super::connection::{Connection, Connector};
 use super::load;
 use super::processes::Tree;
 use super::results::Round;
@@ -70,18 +65,14 @@ async fn settled(tree: &Tree) -> u64 {
     last
 }
 
-trait Stream: AsyncRead + AsyncWrite + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
-
 /// A connection that was answered once.
-struct Held(Box<dyn Stream>);
+struct Held(Connection);
 
 async fn hold(request: Request, address: SocketAddr) -> anyhow::Result<Vec<Held>> {
-    let tls = request.tls.then(connector).transpose()?;
+    let connector = Connector::new(request.tls, false)?;
     let mut held = Vec::new();
     for number in 1..=request.connections {
-        let connection = timeout(PATIENCE, Held::open(address, tls.as_ref(), request.path)).await;
+        let connection = timeout(PATIENCE, Held::open(address, &connector, request.path)).await;
         let connection = connection.context("it took too long").flatten();
         held.push(connection.with_context(|| format!("connection {number} of {}", request.connections))?);
     }
@@ -89,15 +80,8 @@ async fn hold(request: Request, address: SocketAddr) -> anyhow::Result<Vec<Held>
 }
 
 impl Held {
-    async fn open(address: SocketAddr, tls: Option<&TlsConnector>, path: &str) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect(address).await?;
-        let mut held = Self(match tls {
-            Some(tls) => {
-                let name = ServerName::try_from("localhost").expect("localhost is a name");
-                Box::new(tls.connect(name, stream).await?)
-            }
-            None => Box::new(stream),
-        });
+    async fn open(address: SocketAddr, connector: &Connector, path: &str) -> anyhow::Result<Self> {
+        let mut held = Self(connector.open(address).await?);
         let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n");
         held.0.write_all(request.as_bytes()).await?;
         held.0.flush().await?;
@@ -129,84 +113,5 @@ impl Held {
             Ok(Ok(_)) => bail!("a byte too many was read"),
             Ok(Err(error)) => Err(error.into()),
         }
-    }
-}
-
-/// How much of an answer's body is still missing; nothing is known before its head is whole.
-fn missing(answer: &[u8]) -> anyhow::Result<Option<usize>> {
-    let Some(head) = answer.windows(4).position(|window| window == b"\r\n\r\n") else { return Ok(None) };
-    let text = std::str::from_utf8(&answer[..head]).context("the head of the answer is not text")?;
-    if !text.starts_with("HTTP/1.1 200") {
-        bail!("it was answered with {:?}", text.lines().next().unwrap_or_default());
-    }
-    let length = text.lines().find_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
-    });
-    let length = length.context("the answer has no length")?;
-    Ok(Some((head + 4 + length).saturating_sub(answer.len())))
-}
-
-fn connector() -> anyhow::Result<TlsConnector> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider.clone())
-        .with_protocol_versions(&[&rustls::version::TLS13])?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anyone(provider)))
-        .with_no_client_auth();
-    Ok(TlsConnector::from(Arc::new(config)))
-}
-
-/// Takes any certificate: all of them were made here, for this measurement.
-#[derive(Debug)]
-struct Anyone(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anyone {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_answer_ends_where_its_head_says() {
-        let whole = b"HTTP/1.1 200 OK\r\nContent-length: 3\r\n\r\nabc";
-        assert_eq!(missing(&whole[..20]).unwrap(), None);
-        assert_eq!(missing(&whole[..whole.len() - 2]).unwrap(), Some(2));
-        assert_eq!(missing(whole).unwrap(), Some(0));
-        assert!(missing(b"HTTP/1.1 503 Service Unavailable\r\n\r\n").is_err());
-        assert!(missing(b"HTTP/1.1 200 OK\r\n\r\n").is_err());
     }
 }

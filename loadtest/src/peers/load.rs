@@ -1,4 +1,4 @@
-//! The load: `portolan-loadtest run` as a process of its own, on the core that this one is bound to.
+//! The load: `portolan-loadtest peers-load` as a process of its own, on the core that this one is bound to.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -55,26 +55,24 @@ pub(super) async fn ask(
 }
 
 fn arguments(request: Request, address: SocketAddr, rate: Option<f64>, duration: Duration) -> Vec<String> {
-    let scheme = if request.tls { "https" } else { "http" };
-    let mut words = vec!["run".to_owned(), format!("{scheme}://{address}{}", request.path)];
+    let mut words = vec!["peers-load".to_owned(), address.to_string()];
     let mut add = |texts: &[&str]| words.extend(texts.iter().map(|&text| text.to_owned()));
-    add(&["--json", "--connections", &request.connections.to_string()]);
+    add(&["--path", request.path, "--connections", &request.connections.to_string()]);
     add(&["--duration", &format!("{}ms", duration.as_millis())]);
-    match rate {
-        Some(rate) => add(&["--rate", &format!("{rate:.0}")]),
-        None => add(&["--closed"]),
+    if let Some(rate) = rate {
+        add(&["--rate", &format!("{rate:.0}")]);
     }
     if request.new_connections {
-        add(&["--new-connections-only"]);
+        add(&["--new-connections"]);
     }
     if request.body > 0 {
-        add(&["--method", "POST", "--body-size", &request.body.to_string()]);
+        add(&["--body", &request.body.to_string()]);
     }
     if request.http2 {
-        add(&["--h2", "--streams", &request.streams.to_string()]);
+        add(&["--streams", &request.streams.to_string()]);
     }
     if request.tls {
-        add(&["--insecure"]);
+        add(&["--tls"]);
     }
     words
 }
@@ -92,17 +90,15 @@ mod tests {
 
     #[test]
     fn the_generator_is_asked_for_what_the_case_says() {
-        assert_eq!(
-            words("small", None),
-            "run http://127.0.0.1:20001/ --json --connections 64 --duration 4000ms --closed"
-        );
-        assert!(words("rate", Some(30_000.4)).ends_with("--rate 30000"));
-        assert!(words("post", None).ends_with("--method POST --body-size 10240"));
+        let small = "peers-load 127.0.0.1:20001 --path / --connections 64 --duration 4000ms";
+        assert_eq!(words("small", None), small);
+        assert_eq!(words("rate", Some(30_000.4)), format!("{small} --rate 30000"));
+        assert_eq!(words("post", None), format!("{small} --body 10240"));
+        assert_eq!(words("handshakes", None), format!("{small} --new-connections --tls"));
         assert!(
-            words("h2", None).starts_with("run https://") && words("h2", None).contains("--connections 4 ")
+            words("h2", None).contains(" --connections 4 ")
+                && words("h2", None).ends_with("--streams 16 --tls")
         );
-        assert!(words("h2", None).ends_with("--h2 --streams 16 --insecure"));
-        assert!(words("new", None).ends_with("--new-connections-only"));
-        assert!(words("64k", None).contains("20001/b/64k "));
+        assert!(words("64k", None).contains(" --path /b/64k "));
     }
 }

@@ -16,9 +16,6 @@ use super::server::Server;
 use super::setup::{Bench, Setup, Shape};
 use super::{idle, load, portolan, ports};
 
-/// Caches, pools and branch predictors are filled for so long; what is used by then does not count.
-const WARM_UP: Duration = Duration::from_secs(1);
-
 /// How a case is measured.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Measurement<'a> {
@@ -55,15 +52,21 @@ impl Measurement<'_> {
             Pace::Idle => idle::memory(&server, self.case.request, address, &bench.ourselves).await,
             Pace::Closed | Pace::HalfOfPeak => {
                 let _churn = (shape.churn > 0).then(|| churn(bench, &setup)).transpose()?;
-                self.under_load(bench, &server, address).await
+                self.under_load(bench, &server, peer, address).await
             }
         }
     }
 
-    async fn under_load(&self, bench: &Bench, server: &Server, address: SocketAddr) -> anyhow::Result<Round> {
+    async fn under_load(
+        &self,
+        bench: &Bench,
+        server: &Server,
+        peer: Peer,
+        address: SocketAddr,
+    ) -> anyhow::Result<Round> {
         let request = self.case.request;
         let ask = |duration| load::ask(&bench.ourselves, request, address, self.rate, duration);
-        ask(WARM_UP).await?;
+        ask(peer.warm_up()).await?;
         let tree = server.tree();
         let (before, start) = (tree.cpu_time(), Instant::now());
         let seen = ask(self.duration).await?;

@@ -8,11 +8,14 @@
 //! peers, and one file for each knows how it is configured; [`measure`] takes one figure, [`contest`] all of a case;
 //! [`table`] and [`evidence`] show them.
 
+mod answer;
 mod cases;
 mod certificate;
+mod connection;
 mod contest;
 mod envoy;
 mod evidence;
+pub(crate) mod generator;
 mod goals;
 mod haproxy;
 mod idle;
@@ -27,8 +30,10 @@ mod processes;
 mod results;
 mod server;
 mod setup;
+mod spring;
 mod table;
 mod traefik;
+pub(crate) mod upstream;
 mod wheels;
 
 use std::io::Write as _;
@@ -98,21 +103,11 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
         let mut interrupted = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
         // What is dropped here ends its processes.
         tokio::select! {
-            results = measure_all(cores, programs, run, &cases) => results,
+            results = measure_all(options, cores, programs, Results::new(run, before), &cases) => results,
             _ = interrupted.recv() => bail!("interrupted; every server has been stopped"),
             _ = terminated.recv() => bail!("terminated; every server has been stopped"),
         }
     })?;
-    let results = match before {
-        Some(before) => before.with(results),
-        None => results,
-    };
-    if let Some(file) = &options.json {
-        results.write(file)?;
-    }
-    if let Some(file) = &options.markdown {
-        evidence::write(file, &results)?;
-    }
     let faults = goals::faults(&results);
     let mut out = std::io::stdout().lock();
     for fault in &faults {
@@ -122,21 +117,36 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
 }
 
 async fn measure_all(
+    options: &Options,
     cores: Cores,
     programs: Programs,
-    run: Run,
+    mut results: Results,
     cases: &[&'static Case],
 ) -> anyhow::Result<Results> {
     let bench = Bench::set_up(cores, programs).await?;
-    let mut contest = Contest::new(&bench, run.clone());
-    let mut results = Results::new(run);
+    let mut contest = Contest::new(&bench, results.run.clone());
     for case in cases {
         if let Some(result) = contest.hold(case).await? {
             write!(std::io::stdout(), "\n{}", table::of(case, &result))?;
             results.add(result);
+            // What a long run has measured is there also when it does not come to its end.
+            options.keep(&results)?;
         }
     }
     Ok(results)
+}
+
+impl Options {
+    /// Writes what there is into the files that are asked for.
+    fn keep(&self, results: &Results) -> anyhow::Result<()> {
+        if let Some(file) = &self.json {
+            results.write(file)?;
+        }
+        if let Some(file) = &self.markdown {
+            evidence::write(file, results)?;
+        }
+        Ok(())
+    }
 }
 
 fn list() -> anyhow::Result<ExitCode> {

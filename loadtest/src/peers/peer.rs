@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::ValueEnum;
@@ -10,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::machine::{said, version_in};
 use super::setup::Setup;
 use super::wheels::Wheels;
-use super::{envoy, haproxy, nginx, portolan, traefik};
+use super::{envoy, haproxy, nginx, portolan, spring, traefik};
 
 /// A proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
@@ -27,6 +28,9 @@ pub(crate) enum Peer {
     Envoy,
     /// Traefik.
     Traefik,
+    /// Spring Cloud Gateway; only if it is asked for, and without TLS: it has one port.
+    #[value(name = "scg")]
+    SpringCloudGateway,
 }
 
 impl Peer {
@@ -42,7 +46,19 @@ impl Peer {
             Self::Nginx => "nginx",
             Self::Envoy => "Envoy",
             Self::Traefik => "Traefik",
+            Self::SpringCloudGateway => "Spring Cloud Gateway",
         }
+    }
+
+    /// Whether it takes part in cases with TLS.
+    pub(super) fn takes_tls(self) -> bool {
+        self != Self::SpringCloudGateway
+    }
+
+    /// Caches, pools and branch predictors are filled for so long before it is measured; what is used by then does not
+    /// count. Java compiles what it runs meanwhile.
+    pub(super) fn warm_up(self) -> Duration {
+        Duration::from_secs(if self == Self::SpringCloudGateway { 15 } else { 1 })
     }
 }
 
@@ -52,6 +68,7 @@ pub(super) struct Programs {
     /// The contestants, in the order of their turns.
     pub(super) contestants: Vec<Peer>,
     portolan: Option<PathBuf>,
+    spring: Option<PathBuf>,
     wheels: Option<Wheels>,
 }
 
@@ -62,7 +79,9 @@ impl Programs {
     /// If that fails.
     pub(super) fn find(contestants: &[Peer], portolan: Option<&Path>) -> anyhow::Result<Self> {
         let has_portolan = contestants.contains(&Peer::Portolan);
-        let has_others = contestants.iter().any(|&peer| peer != Peer::Portolan);
+        let has_spring = contestants.contains(&Peer::SpringCloudGateway);
+        let is_in_wheel = |peer: &Peer| ![Peer::Portolan, Peer::SpringCloudGateway].contains(peer);
+        let has_wheels = contestants.iter().any(is_in_wheel);
         Ok(Self {
             contestants: contestants.to_vec(),
             portolan: match portolan {
@@ -73,17 +92,18 @@ impl Programs {
                 None if has_portolan => Some(portolan::build()?),
                 None => None,
             },
-            wheels: has_others.then(Wheels::install).transpose()?,
+            spring: has_spring.then(spring::build).transpose()?,
+            wheels: has_wheels.then(Wheels::install).transpose()?,
         })
     }
 
     /// What each contestant says that it is: `HAProxy 2.8.25`.
     pub(super) fn versions(&self) -> Vec<String> {
-        let version = |&peer: &Peer| {
-            let text = said(&mut self.version_command(peer)).unwrap_or_default();
-            format!("{} {}", peer.name(), version_in(&text).unwrap_or("of an unknown version"))
+        let named = |&peer: &Peer| {
+            let version = self.version(peer);
+            format!("{} {}", peer.name(), version.as_deref().unwrap_or("of an unknown version"))
         };
-        self.contestants.iter().map(version).collect()
+        self.contestants.iter().map(named).collect()
     }
 
     /// Writes the contestant's configuration into the setup's folder, and gives the command that runs it.
@@ -94,20 +114,25 @@ impl Programs {
             Peer::Nginx => nginx::command(self.program(peer), setup),
             Peer::Envoy => envoy::command(self.program(peer), setup),
             Peer::Traefik => traefik::command(self.program(peer), setup),
+            Peer::SpringCloudGateway => spring::command(self.spring(), setup),
         }
     }
 
-    fn version_command(&self, peer: Peer) -> Command {
-        let (program, argument) = match peer {
+    fn version(&self, peer: Peer) -> Option<String> {
+        let (mut program, argument) = match peer {
             Peer::Portolan => (Command::new(self.portolan()), "--version"),
             Peer::HaProxy => (self.program(peer), "-v"),
             Peer::Nginx => (self.program(peer), "-v"),
             Peer::Envoy => (self.program(peer), "--version"),
             Peer::Traefik => (self.program(peer), "version"),
+            Peer::SpringCloudGateway => return spring::version(self.spring()).ok(),
         };
-        let mut command = program;
-        command.arg(argument);
-        command
+        let text = said(program.arg(argument)).ok()?;
+        version_in(&text).map(str::to_owned)
+    }
+
+    fn spring(&self) -> &Path {
+        self.spring.as_deref().expect("it was built for the contestant")
     }
 
     fn portolan(&self) -> &Path {

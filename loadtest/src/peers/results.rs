@@ -77,21 +77,16 @@ pub(super) struct Round {
 }
 
 impl Results {
-    pub(super) fn new(run: Run) -> Self {
-        Self { run, cases: Vec::new() }
+    /// Those of `before`, for a run that adds to them.
+    pub(super) fn new(run: Run, before: Option<Self>) -> Self {
+        Self { run, cases: before.map(|before| before.cases).unwrap_or_default() }
     }
 
-    /// Adds a case.
+    /// Adds a case, or puts it in the place of an older one; they stand in the order of the table of cases.
     pub(super) fn add(&mut self, result: CaseResult) {
+        self.cases.retain(|older| older.name != result.name);
         self.cases.push(result);
-    }
-
-    /// These cases, and those of `newer` added or in their place; in the order of the table of cases.
-    pub(super) fn with(self, newer: Self) -> Self {
-        let is_older = |case: &CaseResult| newer.cases.iter().all(|new| new.name != case.name);
-        let mut cases: Vec<_> = self.cases.into_iter().filter(is_older).chain(newer.cases.clone()).collect();
-        cases.sort_by_key(|result| CASES.iter().position(|case| case.name == result.name));
-        Self { run: newer.run, cases }
+        self.cases.sort_by_key(|result| CASES.iter().position(|case| case.name == result.name));
     }
 
     /// Reads what [`Results::write`] wrote.
@@ -226,14 +221,12 @@ mod tests {
     #[test]
     fn newer_cases_replace_and_all_stand_in_order() {
         let older = results(vec![case_result("h2c", vec![]), case_result("small", vec![])]);
-        let newer = results(vec![
-            case_result("1k", vec![]),
-            case_result("small", vec![contestant(Peer::Nginx, "nginx", &[1.0])]),
-        ]);
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("results.json");
         older.write(&file).unwrap();
-        let both = Results::read(&file).unwrap().with(newer);
+        let mut both = Results::new(run(), Some(Results::read(&file).unwrap()));
+        both.add(case_result("1k", vec![]));
+        both.add(case_result("small", vec![contestant(Peer::Nginx, "nginx", &[1.0])]));
         assert_eq!(
             both.cases.iter().map(|case| case.name.as_str()).collect::<Vec<_>>(),
             ["small", "1k", "h2c"]

