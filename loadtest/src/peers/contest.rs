@@ -36,6 +36,8 @@ impl<'a> Contest<'a> {
     pub(super) async fn hold(&mut self, case: &'static Case) -> anyhow::Result<Option<CaseResult>> {
         let lineup = lineup(case, &self.bench.programs.contestants);
         if lineup.is_empty() {
+            let name = case.name;
+            writeln!(std::io::stdout(), "\n{name} is left out: it needs a proxy that --only does not name")?;
             return Ok(None);
         }
         let rate = match case.pace {
@@ -87,6 +89,9 @@ fn lineup(case: &Case, chosen: &[Peer]) -> Vec<(Contestant, Shape)> {
         rounds: Vec::new(),
         troubles: Vec::new(),
     };
+    if case.pace == Pace::HalfOfPeak && !chosen.contains(&Peer::HaProxy) {
+        return Vec::new();
+    }
     match case.contest {
         Kind::Peers(shape) => {
             let takes_part = |peer: &&Peer| !shape.tls || peer.takes_tls();
@@ -126,5 +131,6 @@ mod tests {
         assert_eq!(labels("table", &Peer::DEFAULT), ["Portolan", "5,000 routes", "100,000 endpoints"]);
         assert_eq!(labels("table", &[Peer::Nginx]), Vec::<String>::new());
         assert_eq!(labels("h2", &[Peer::SpringCloudGateway]), Vec::<String>::new(), "it has no TLS");
+        assert_eq!(labels("rate", &[Peer::Portolan]), Vec::<String>::new(), "half of whose peak?");
     }
 }

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::cases::{Case, Figure};
 use super::goals::{self, Verdict};
+use super::peer::Peer;
 use super::results::{CaseResult, Contestant, Round};
 
 /// The table of a case, with its goals below.
@@ -74,7 +75,7 @@ fn heads(figure: Figure) -> &'static [&'static str] {
     }
 }
 
-/// The ratio in a row is that of the first contestant to this one.
+/// The ratio is Portolan's figure to the peer's; in a row of Portolan's own, that row's to the first.
 fn row(figure: Figure, contestant: &Contestant, first: &Contestant) -> Vec<String> {
     let value = |digits: usize, value: Option<f64>| {
         value.map_or_else(|| "–".to_owned(), |value| format!("{value:.digits$}"))
@@ -91,7 +92,10 @@ fn row(figure: Figure, contestant: &Contestant, first: &Contestant) -> Vec<Strin
         return vec![label, memory, range(figure, 1), of(0, |it| it.resident_mib), failed];
     }
     let cpu = contestant.median(Figure::Cpu);
-    let ratio = first.median(figure).zip(contestant.median(figure)).map(|(ours, theirs)| ours / theirs);
+    let ratio = first
+        .median(figure)
+        .zip(contestant.median(figure))
+        .map(|(first, this)| if contestant.peer == Peer::Portolan { this / first } else { first / this });
     vec![
         label,
         value(2, cpu),
@@ -138,7 +142,6 @@ fn lined_up(heads: &[&str], rows: &[Vec<String>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::cases;
-    use super::super::peer::Peer;
     use super::super::results::for_tests::{case_result, contestant, idle};
     use super::*;
 
@@ -165,6 +168,17 @@ mod tests {
         assert!(widths.windows(2).all(|pair| pair[0] == pair[1]), "{text}");
         assert!(text.contains("\n- Portolan to HAProxy: 0.80, goal 0.80, met\n"), "{text}");
         assert!(text.ends_with("- Traefik, round 1: it ended\n"), "{text}");
+    }
+
+    #[test]
+    fn a_variant_of_ours_is_compared_with_the_first() {
+        let contestants = vec![
+            contestant(Peer::Portolan, "Portolan", &[10.0]),
+            contestant(Peer::Portolan, "under churn", &[11.0]),
+        ];
+        let text = of(cases::find("churn").unwrap(), &case_result("churn", contestants));
+        let row = text.lines().find(|line| line.starts_with("| under churn")).unwrap();
+        assert_eq!(cells(row)[4], "1.10", "{text}");
     }
 
     #[test]
