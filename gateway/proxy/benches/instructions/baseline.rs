@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-/// So much more than the baseline is a failure. Far above what differs from run to run (a few in ten thousand, by the
-/// seeds of hash maps), and enough for another version of the C library.
+/// So much more than the baseline is a failure. Above what differs from run to run (up to one in a hundred, by the seeds
+/// of hash maps and where memory lies), and enough for another version of the C library.
 const TOLERANCE: f64 = 0.03;
 
 /// What one case may take at most, as a multiple of another: the goals of the data path that do not depend on a peer.

@@ -11,6 +11,7 @@
 //! `/shop/orders/7?x=1` is `/7?x=1` for the backend, and `/shop/orders` stands in `X-Forwarded-Prefix`, from which a
 //! framework can make links that lead back here.
 
+use http::header::Entry;
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Uri};
@@ -33,15 +34,18 @@ pub(super) fn apply_request(prefix: &str, request: &mut Parts) {
 
 /// Adds to what a trusted proxy took off before (that of others is gone by now).
 fn tell_prefix(prefix: &str, request: &mut Parts) {
-    let before =
-        request.headers.get(X_FORWARDED_PREFIX).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let value = if before.is_empty() {
-        HeaderValue::from_str(prefix)
-    } else {
-        HeaderValue::try_from(format!("{}{prefix}", before.trim_end_matches('/')))
-    };
-    if let Ok(value) = value {
-        request.headers.insert(X_FORWARDED_PREFIX, value);
+    match request.headers.entry(X_FORWARDED_PREFIX) {
+        Entry::Vacant(vacant) => {
+            if let Ok(value) = HeaderValue::from_str(prefix) {
+                vacant.insert(value);
+            }
+        }
+        Entry::Occupied(mut occupied) => {
+            let before = occupied.get().to_str().unwrap_or_default().trim_end_matches('/');
+            if let Ok(value) = HeaderValue::try_from(format!("{before}{prefix}")) {
+                occupied.insert(value);
+            }
+        }
     }
 }
 

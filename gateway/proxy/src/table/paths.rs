@@ -95,9 +95,7 @@ impl ByPath {
         if let Some(candidates) = self.exact.get(path) {
             candidates.find(request, best);
         }
-        let ends =
-            path.bytes().enumerate().filter(|&(_, byte)| byte == b'/').map(|(at, _)| at).chain([path.len()]);
-        for (depth, end) in ends.enumerate() {
+        for (depth, end) in ends(path).enumerate() {
             let deeper = u64::MAX << depth_bit(depth);
             if self.depths & deeper == 0 {
                 return;
@@ -109,6 +107,17 @@ impl ByPath {
             }
         }
     }
+}
+
+/// Where a prefix can end in a path: before each slash, and at its end.
+fn ends(path: &str) -> impl Iterator<Item = usize> {
+    let mut from = Some(0);
+    std::iter::from_fn(move || {
+        let start = from?;
+        let slash = path.as_bytes()[start..].iter().position(|&byte| byte == b'/');
+        from = slash.map(|slash| start + slash + 1);
+        Some(slash.map_or(path.len(), |slash| start + slash))
+    })
 }
 
 /// The number of slashes: a prefix of so many is looked up at the end of a path's segment of that number.
