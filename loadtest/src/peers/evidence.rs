@@ -44,11 +44,17 @@ fn tables(results: &Results) -> String {
         .iter()
         .flat_map(|&(case, result)| goals::verdicts(case, result).into_iter().map(move |it| (case, it)))
         .collect();
-    let run = &results.run;
+    let mut versions: Vec<&str> = Vec::new();
+    // Parts of the table may have been measured with fewer contestants.
+    for version in measured.iter().flat_map(|(_, result)| &result.run.versions) {
+        if !versions.contains(&version.as_str()) {
+            versions.push(version);
+        }
+    }
     let mut text = format!(
         "\nMachine: {}. {}.\n\n## Goals\n\n{}\n## Cases\n",
-        run.machine,
-        run.versions.join(", "),
+        results.run.machine,
+        versions.join(", "),
         table::of_goals(&verdicts)
     );
     for (case, result) in measured {

@@ -133,6 +133,7 @@ async fn measure_all(
             options.keep(&results)?;
         }
     }
+    options.keep(&results)?;
     Ok(results)
 }
 
