@@ -69,7 +69,6 @@ fn api_server_away_and_kubelet_restarted() {
         let outage = outage(step, &callers, &pods, &gateways, away);
         control_plane.restart_api_server()?;
         let back = Instant::now();
-        control_plane.restart_controllers()?;
         let outage = outage?;
         step.figures.note("API server away for", time(back - away));
         in_touch(step, &gateways)?;
@@ -85,8 +84,6 @@ fn api_server_away_and_kubelet_restarted() {
         right(step, &app, &callers)?;
 
         let Both { portolan, kube_proxy } = stop(step, callers)?;
-        // The same holds for kube-proxy, and the next step makes Services.
-        control_plane.restart_kube_proxy()?;
         judge(step, &outage, &portolan, &kube_proxy, &pods[0].name)
     });
 }

@@ -62,8 +62,6 @@ fn right_taken_away(step: &mut Step, app: &App, flow: &Flow) -> Result<()> {
         // Its end closes every watch, which is waited for in the full form.
         cluster.control_plane().kill_api_server();
         cluster.control_plane().restart_api_server()?;
-        // Left alone they follow it again only after up to a minute, and nobody writes slices until then.
-        cluster.control_plane().restart_controllers()?;
     }
     let field = format!("endpointslices.discovery.k8s.io in namespace {NAMESPACE}");
     for gateway in &gateways {
@@ -116,8 +114,6 @@ fn token_rotated(step: &mut Step, app: &App, flow: &Flow) -> Result<()> {
     let before = gateways.iter().map(|gateway| token(cluster, gateway)).collect::<Result<Vec<_>>>()?;
     let open = gateways.iter().map(watches).collect::<Result<Vec<_>>>()?;
     cluster.control_plane().rotate_service_account_key()?;
-    cluster.control_plane().restart_controllers()?;
-    cluster.control_plane().restart_kube_proxy()?;
     for gateway in &gateways {
         let limit = Duration::from_secs(60);
         let finding = gateway::finding(cluster, gateway, "Unauthenticated", "services", limit)?;

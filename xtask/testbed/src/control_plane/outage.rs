@@ -12,24 +12,26 @@ impl ControlPlane {
         self.description.api_server.stop();
     }
 
-    /// Starts the killed API server again, on the same port, and returns when it is ready.
+    /// Starts the killed API server again, on the same port, and returns when it is ready. With a node the controllers, the
+    /// scheduler and kube-proxy are started anew, too: left alone they would follow it again only after up to a minute. So
+    /// will the kubelet ([`ControlPlane::restart_kubelet`]) and cluster DNS.
     ///
     /// # Errors
-    /// When it does not answer within three minutes.
+    /// When it does not answer within three minutes, or another program cannot be started.
     pub fn restart_api_server(&self) -> Result<()> {
         self.description.api_server.start()?;
-        self.wait_until_ready()
+        self.wait_until_ready()?;
+        match &self.description.node {
+            Some(node) => self.restart_followers(node),
+            None => Ok(()),
+        }
     }
 
-    /// Kills the controllers and the scheduler and starts them again. Where there are several of each they hold a lease
-    /// and end by themselves soon after the API server went away; these have none, and would come back to it only some
-    /// time after its return, up to a minute.
-    ///
-    /// # Errors
-    /// When one of them cannot be started.
-    pub fn restart_controllers(&self) -> Result<()> {
-        let scheduler = self.description.node.as_ref().map(Node::scheduler);
-        self.description.controllers.iter().chain(scheduler).try_for_each(|daemon| {
+    /// Where there are several controllers and schedulers they hold a lease, and end by themselves soon after the API server
+    /// went away; these have none. kube-proxy's rules stay meanwhile.
+    fn restart_followers(&self, node: &Node) -> Result<()> {
+        let followers = self.description.controllers.iter().chain([node.scheduler(), node.kube_proxy()]);
+        followers.into_iter().try_for_each(|daemon| {
             daemon.stop();
             daemon.start()
         })
@@ -45,17 +47,6 @@ impl ControlPlane {
         self.kill_api_server();
         certificates::write_token_key(&self.description.folder.join("pki"))?;
         self.restart_api_server()
-    }
-
-    /// Kills kube-proxy and starts it again; its rules stay meanwhile. Left alone it comes back to an API server that was
-    /// away only some time after its return, up to a minute.
-    ///
-    /// # Errors
-    /// Without a node, and when it cannot be started.
-    pub fn restart_kube_proxy(&self) -> Result<()> {
-        let proxy = self.node()?.kube_proxy();
-        proxy.stop();
-        proxy.start()
     }
 
     /// Kills etcd and starts it from its data; returns when the API server is ready again.
