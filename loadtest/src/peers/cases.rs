@@ -2,7 +2,7 @@
 
 use anyhow::bail;
 
-use super::goals::{Goal, Less, better_than, floor, goal, near};
+use super::goals::{Goal, amount, better_than, floor, goal, near, of_the_best, of_the_first};
 use super::peer::Peer::{Envoy, HaProxy, Nginx};
 use super::setup::Shape;
 
@@ -119,14 +119,14 @@ pub(super) const CASES: &[Case] = &[
         name: "64k",
         title: "HTTP/1.1, an answer of 64 KiB, 64 connections",
         request: Request { path: "/b/64k", ..GET },
-        goals: &[Goal { less: Less::ThanBest, ..goal(HaProxy, 1.0) }, better_than(Nginx), better_than(Envoy)],
+        goals: &[of_the_best(1.0), better_than(Nginx), better_than(Envoy)],
         ..BASE
     },
     Case {
         name: "1m",
         title: "HTTP/1.1, an answer of 1 MiB, 64 connections",
         request: Request { path: "/b/1m", ..GET },
-        goals: &[Goal { less: Less::ThanBest, ..goal(HaProxy, 1.0) }],
+        goals: &[of_the_best(1.0)],
         ..BASE
     },
     Case {
@@ -190,21 +190,21 @@ pub(super) const CASES: &[Case] = &[
             ("5,000 routes", Shape { routes: 5_000, ..Shape::PLAIN }),
             ("100,000 endpoints", Shape { routes: 5_001, other_endpoints: 20, ..Shape::PLAIN }),
         ]),
-        goals: &[Goal { less: Less::ThanFirst, ..goal(HaProxy, 1.05) }],
+        goals: &[of_the_first(1.05)],
         ..BASE
     },
     Case {
         name: "churn",
         title: "HTTP/1.1, an answer of 102 bytes, 100 changes of endpoints a second, 64 connections",
         contest: Kind::Ourselves(&[("under churn", Shape { churn: 100, ..Shape::PLAIN })]),
-        goals: &[Goal { less: Less::ThanFirst, ..goal(HaProxy, 1.10) }],
+        goals: &[of_the_first(1.10)],
         ..BASE
     },
     Case {
         name: "leastconn",
         title: "HTTP/1.1, an answer of 102 bytes, least connection instead of round robin, 64 connections",
         contest: Kind::Ourselves(&[("least connection", Shape { least_connection: true, ..Shape::PLAIN })]),
-        goals: &[Goal { less: Less::ThanFirst, ..goal(HaProxy, 1.03) }],
+        goals: &[of_the_first(1.03)],
         ..BASE
     },
     Case {
@@ -219,7 +219,7 @@ pub(super) const CASES: &[Case] = &[
         request: Request { connections: 9_000, ..GET },
         pace: Pace::Idle,
         figure: Figure::Memory,
-        goals: &[Goal { less: Less::Than, ..goal(HaProxy, 10.0) }],
+        goals: &[amount(10.0)],
         ..BASE
     },
     Case {
@@ -229,7 +229,7 @@ pub(super) const CASES: &[Case] = &[
         pace: Pace::Idle,
         contest: Kind::Peers(WITH_TLS),
         figure: Figure::Memory,
-        goals: &[Goal { less: Less::Than, ..goal(HaProxy, 24.0) }],
+        goals: &[amount(24.0)],
         ..BASE
     },
 ];

@@ -9,21 +9,19 @@ use super::results::{CaseResult, Contestant, Results};
 /// A bound of Portolan's figure in a case.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Goal {
-    pub(super) less: Less,
-    /// With [`Less::ThanPeer`], the peer.
-    pub(super) peer: Peer,
+    less: Less,
     /// The ratio, or the amount.
-    pub(super) at_most: f64,
+    at_most: f64,
     /// Up to this it counts as met: the rest is noise.
-    pub(super) tolerated: f64,
-    pub(super) rank: Rank,
+    tolerated: f64,
+    rank: Rank,
 }
 
 /// What the figure is compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Less {
+enum Less {
     /// The same figure of a peer.
-    ThanPeer,
+    ThanPeer(Peer),
     /// That of the best peer of the case.
     ThanBest,
     /// That of Portolan as in the first case; holds for every other contestant.
@@ -34,7 +32,7 @@ pub(super) enum Less {
 
 /// How much it matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Rank {
+enum Rank {
     /// It is aimed at.
     Aim,
     /// It is not negotiable.
@@ -43,12 +41,12 @@ pub(super) enum Rank {
 
 /// At most this share of the peer's figure.
 pub(super) const fn goal(peer: Peer, at_most: f64) -> Goal {
-    near(peer, at_most, at_most)
+    aim(Less::ThanPeer(peer), at_most)
 }
 
 /// At most this share of the peer's figure, and a little more counts as met.
 pub(super) const fn near(peer: Peer, at_most: f64, tolerated: f64) -> Goal {
-    Goal { less: Less::ThanPeer, peer, at_most, tolerated, rank: Rank::Aim }
+    Goal { tolerated, ..goal(peer, at_most) }
 }
 
 /// At most this share of the peer's figure, whatever it takes.
@@ -59,6 +57,25 @@ pub(super) const fn floor(peer: Peer, at_most: f64) -> Goal {
 /// Better than the peer, whatever it takes.
 pub(super) const fn better_than(peer: Peer) -> Goal {
     floor(peer, 1.0)
+}
+
+/// At most this share of the best peer's figure.
+pub(super) const fn of_the_best(at_most: f64) -> Goal {
+    aim(Less::ThanBest, at_most)
+}
+
+/// At most this share of Portolan's own figure as in the first case.
+pub(super) const fn of_the_first(at_most: f64) -> Goal {
+    aim(Less::ThanFirst, at_most)
+}
+
+/// At most this much.
+pub(super) const fn amount(at_most: f64) -> Goal {
+    aim(Less::Than, at_most)
+}
+
+const fn aim(less: Less, at_most: f64) -> Goal {
+    Goal { less, at_most, tolerated: at_most, rank: Rank::Aim }
 }
 
 /// A goal with what came of it.
@@ -98,8 +115,8 @@ impl Goal {
         };
         match self.less {
             Less::Than => median(ours).map(|seen| verdict(ours.label.clone(), seen)).into_iter().collect(),
-            Less::ThanPeer => {
-                others().find(|it| it.peer == self.peer).and_then(|it| ratio(ours, it)).into_iter().collect()
+            Less::ThanPeer(peer) => {
+                others().find(|it| it.peer == peer).and_then(|it| ratio(ours, it)).into_iter().collect()
             }
             Less::ThanBest => {
                 let measured = others().filter(|it| median(it).is_some_and(|it| it > 0.0));
