@@ -4,8 +4,8 @@
 use std::rc::Rc;
 
 use http::Request;
-use hyper::body::Incoming;
 
+use crate::http::client_body::ClientBody;
 use crate::http::proxy::forward;
 use crate::listener::Client;
 
@@ -27,6 +27,6 @@ pub(crate) fn assert_size(what: &str, size: usize, limit: usize) {
 
 #[test]
 fn forwarding_a_request() {
-    let forwarding = |(client, request): (Rc<Client>, Request<Incoming>)| forward(client, request);
+    let forwarding = |(client, request): (Rc<Client>, Request<ClientBody>)| forward(client, request);
     assert_size("what forwards a request", future_size(forwarding), 4224);
 }

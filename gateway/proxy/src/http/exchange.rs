@@ -13,12 +13,13 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use http::request::Parts;
-use hyper::body::{Body as _, Incoming};
+use http_body::Body as _;
 use portolan_model::Timeouts;
 use tokio::time::Instant;
 
 use crate::error::Reason;
 use crate::http::body::Download;
+use crate::http::client_body::ClientBody;
 use crate::http::headers::{clean_trailers, new_request_id};
 use crate::listener::Client;
 use crate::telemetry::{Record, Series};
@@ -27,9 +28,9 @@ use crate::telemetry::{Record, Series};
 pub(crate) struct Exchange {
     pub(crate) client: Rc<Client>,
     record: RefCell<Option<Record>>,
-    /// The request's body, as long as the request has not ended. It stays here and not in hyper's hands, so that a
+    /// The request's body, as long as the request has not ended. It stays here and is not given away, so that a
     /// request of which no byte was written can be tried again with its body.
-    upload: RefCell<Option<Incoming>>,
+    upload: RefCell<Option<ClientBody>>,
     upload_state: Cell<Upload>,
     upload_waker: RefCell<Option<Waker>>,
     phase: Cell<Phase>,
@@ -94,7 +95,7 @@ pub(crate) struct InFlight {
 
 impl InFlight {
     /// Begins with a request that has just come in.
-    pub(crate) fn begin(client: Rc<Client>, parts: &Parts, body: Incoming) -> Self {
+    pub(crate) fn begin(client: Rc<Client>, parts: &Parts, body: ClientBody) -> Self {
         let worker = client.worker();
         let record = Record::open(Rc::clone(worker), parts, client.peer.address);
         let empty = body.is_end_stream();

@@ -2,6 +2,7 @@
 
 mod affinity;
 pub(crate) mod body;
+pub(crate) mod client_body;
 pub(crate) mod exchange;
 pub(crate) mod headers;
 pub(crate) mod proxy;

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode, Version};
 use http_body::Body as _;
-use hyper::body::Incoming;
 use portolan_model::Affinity;
 
 use super::body::Body;
+use super::client_body::ClientBody;
 use super::exchange::{Exchange, InFlight};
 use super::request::{Asked, Target};
 use super::{affinity, headers, request, respond};
@@ -22,7 +22,7 @@ use crate::upstream;
 
 /// Answers one request of a client. Dropping the future (the client went away) cancels whatever is under way for it
 /// and closes the upstream connection.
-pub(crate) async fn forward(client: Rc<Client>, request: Request<Incoming>) -> Response<Body> {
+pub(crate) async fn forward(client: Rc<Client>, request: Request<ClientBody>) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let in_flight = InFlight::begin(client, &parts, body);
     let exchange = Rc::clone(in_flight.exchange());

@@ -18,6 +18,7 @@ use super::client::{Client, ClientIo, Order};
 use super::stream::Stream;
 use crate::config::ProxyConfig;
 use crate::error::Reason;
+use crate::http::client_body::ClientBody;
 use crate::http::{proxy, respond};
 use crate::telemetry::Record;
 
@@ -64,7 +65,7 @@ pub(super) async fn serve(client: Rc<Client>, stream: TcpStream) {
     let worker = Rc::clone(client.worker());
     let service = tower::service_fn(move |request: Request<Incoming>| {
         let client = Rc::clone(&client);
-        async move { Ok::<_, Infallible>(proxy::forward(client, request).await) }
+        async move { Ok::<_, Infallible>(proxy::forward(client, request.map(ClientBody::from)).await) }
     });
     let client = &watched.0;
     let io = TokioIo::new(ClientIo::new(Stream::Plain(stream), Rc::clone(client)));
