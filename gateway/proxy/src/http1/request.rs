@@ -1,0 +1,289 @@
+//! The head of a client's request, read from raw bytes and strictly.
+//!
+//! A head is screened byte by byte as it comes, and line by line, so that a fault is known at the first byte that makes
+//! it one, however the bytes were cut on the way. Nothing is repaired: what two readers might understand differently is
+//! refused. What is sound is either plainly ordinary and becomes [`Parts`], or it is left to hyper with all its bytes.
+//!
+//! There is no second parser behind the screen: the places it found are the ones that the head is made of. The types of
+//! the `http` crate check their bytes once more.
+
+mod assess;
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+
+use bytes::{Bytes, BytesMut};
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{HeaderName, HeaderValue, Method, Uri, Version};
+
+use crate::error::{Failure, Reason};
+
+/// Longest request target that is taken, in bytes.
+const MAX_TARGET: usize = 8 * 1024;
+/// Empty lines that may stand before a request: some clients send one behind a body (RFC 9112 section 2.2).
+const MAX_EMPTY_LINES: usize = 8;
+/// The line with which an HTTP/2 connection begins.
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0";
+
+/// How large a head may be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// All of it, in bytes, with the empty lines around it.
+    pub(crate) max_bytes: usize,
+    /// How many fields it may have.
+    pub(crate) max_fields: usize,
+}
+
+/// What the bytes so far are.
+#[derive(Debug)]
+pub(crate) enum Verdict {
+    /// Sound, but not all of a head.
+    Partial,
+    /// A request that is served without hyper. Its head is taken off the buffer, which begins with its body now.
+    Ordinary(Box<Parts>, Framing),
+    /// A sound request that is not plainly ordinary; its bytes are left as they are.
+    ToHyper,
+    /// The first line of an HTTP/2 connection; its bytes are left as they are. On a connection that has had a request
+    /// it is one that is not valid.
+    Http2,
+    /// What is wrong. Nothing that follows on the connection can be trusted.
+    Refused(Failure),
+}
+
+/// How the end of a request's body is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Framing {
+    /// There is no body.
+    None,
+    /// It has this many bytes, at least one.
+    Length(u64),
+    /// It comes in chunks.
+    Chunked,
+}
+
+/// Reads one head. It remembers how far it has read, so that each byte is looked at once.
+#[derive(Debug)]
+pub(crate) struct HeadReader {
+    limits: Limits,
+    /// The next byte to look at.
+    at: usize,
+    /// Where its line begins.
+    line: usize,
+    after_cr: bool,
+    /// Whether only a method has been read so far.
+    in_method: bool,
+    empty_lines: usize,
+    request_line: Option<RequestLine>,
+    fields: Vec<Field>,
+}
+
+/// Where the parts of the request line stand.
+#[derive(Debug, Clone)]
+struct RequestLine {
+    method: Range<usize>,
+    target: Range<usize>,
+    version: Version,
+}
+
+/// Where a field stands; its value without the white space around it.
+#[derive(Debug, Clone)]
+struct Field {
+    name: Range<usize>,
+    value: Range<usize>,
+}
+
+/// What a line that has ended was.
+enum Line {
+    OneOfMore,
+    LastOfHead,
+    Http2Preface,
+}
+
+// === impl HeadReader ===
+
+impl HeadReader {
+    /// Begins before the first byte of a head.
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            at: 0,
+            line: 0,
+            after_cr: false,
+            in_method: true,
+            empty_lines: 0,
+            request_line: None,
+            fields: Vec::new(),
+        }
+    }
+
+    /// Goes on with what has come; `buffer` begins where it began at the first call.
+    pub(crate) fn read(&mut self, buffer: &mut BytesMut) -> Verdict {
+        match self.screen(buffer) {
+            Ok(None) => Verdict::Partial,
+            Ok(Some(Line::Http2Preface)) => Verdict::Http2,
+            Ok(Some(_)) => self.decide(buffer).unwrap_or_else(Verdict::Refused),
+            Err(failure) => Verdict::Refused(failure),
+        }
+    }
+
+    /// Looks at the bytes that are new; ready with the last line that matters.
+    fn screen(&mut self, bytes: &[u8]) -> Result<Option<Line>, Failure> {
+        while let Some(byte) = bytes.get(self.at) {
+            if self.at >= self.limits.max_bytes {
+                return Err(self.too_large());
+            }
+            let ends_line = self.check_byte(*byte)?;
+            self.at += 1;
+            if ends_line {
+                let line = self.line..self.at - 2;
+                match self.end_line(bytes, line)? {
+                    Line::OneOfMore => self.line = self.at,
+                    last => return Ok(Some(last)),
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Checks what can be told of a byte without the rest of its line. Whether it ends the line.
+    fn check_byte(&mut self, byte: u8) -> Result<bool, Failure> {
+        match byte {
+            b'\n' if self.after_cr => {
+                self.after_cr = false;
+                return Ok(true);
+            }
+            b'\n' => return Err(bad("a line of the head ends with LF alone")),
+            _ if self.after_cr => return Err(bad("the head has a CR without LF")),
+            b'\r' => self.after_cr = true,
+            b' ' if self.in_method && self.at > self.line => self.in_method = false,
+            _ if self.in_method && !is_token(byte) => return Err(bad("the method is not valid")),
+            b'\t' => {}
+            0..=0x1f | 0x7f => return Err(bad("the head has a control character")),
+            _ => {}
+        }
+        Ok(false)
+    }
+
+    fn end_line(&mut self, bytes: &[u8], line: Range<usize>) -> Result<Line, Failure> {
+        if self.request_line.is_some() {
+            if line.is_empty() {
+                return Ok(Line::LastOfHead);
+            }
+            if self.fields.len() == self.limits.max_fields {
+                return Err(Failure::new(Reason::HeadersTooLarge, "the request has too many header fields"));
+            }
+            self.fields.push(field(bytes, line)?);
+        } else if line.is_empty() {
+            self.empty_lines += 1;
+            if self.empty_lines > MAX_EMPTY_LINES {
+                return Err(bad("too many empty lines stand before the request"));
+            }
+        } else if bytes.get(line.clone()) == Some(HTTP2_PREFACE) {
+            return Ok(Line::Http2Preface);
+        } else {
+            self.in_method = false;
+            self.request_line = Some(request_line(bytes, line)?);
+        }
+        Ok(Line::OneOfMore)
+    }
+
+    fn too_large(&self) -> Failure {
+        if self.request_line.is_none() && !self.in_method {
+            return target_too_long();
+        }
+        Failure::new(Reason::HeadersTooLarge, "the head of the request is too large")
+    }
+
+    /// The head is whole and its lines are sound: what it says, and who serves it.
+    fn decide(&self, buffer: &mut BytesMut) -> Result<Verdict, Failure> {
+        let Some(request_line) = &self.request_line else { return Ok(Verdict::Partial) };
+        let Some(framing) = assess::assess(buffer, request_line, &self.fields)? else {
+            return Ok(Verdict::ToHyper);
+        };
+        let head = buffer.split_to(self.at).freeze();
+        Ok(Verdict::Ordinary(Box::new(self.parts(request_line, &head)?), framing))
+    }
+
+    fn parts(&self, request_line: &RequestLine, head: &Bytes) -> Result<Parts, Failure> {
+        let (mut parts, ()) = http::Request::new(()).into_parts();
+        parts.method = Method::from_bytes(&head[request_line.method.clone()])
+            .map_err(|_| bad("the method is not valid"))?;
+        parts.uri = PathAndQuery::from_maybe_shared(head.slice(request_line.target.clone()))
+            .map(Uri::from)
+            .map_err(|_| bad("the request target is not valid"))?;
+        parts.version = request_line.version;
+        parts.headers.reserve(self.fields.len());
+        for field in &self.fields {
+            let name = HeaderName::from_bytes(&head[field.name.clone()])
+                .map_err(|_| bad("the name of a field is not valid"))?;
+            let value = HeaderValue::from_maybe_shared(head.slice(field.value.clone()))
+                .map_err(|_| bad("the value of a field is not valid"))?;
+            parts.headers.append(name, value);
+        }
+        Ok(parts)
+    }
+}
+
+/// Reads `method SP target SP version`, with exactly these two spaces.
+fn request_line(bytes: &[u8], line: Range<usize>) -> Result<RequestLine, Failure> {
+    let text = &bytes[line.clone()];
+    let mut pieces = text.split(|byte| *byte == b' ');
+    let (Some(method), Some(target), Some(version), None) =
+        (pieces.next(), pieces.next(), pieces.next(), pieces.next())
+    else {
+        return Err(bad("the request line is not a method, a target and a version with one space between"));
+    };
+    let version = match version {
+        b"HTTP/1.1" => Version::HTTP_11,
+        b"HTTP/1.0" => Version::HTTP_10,
+        _ => return Err(bad("the version in the request line is neither HTTP/1.1 nor HTTP/1.0")),
+    };
+    if target.len() > MAX_TARGET {
+        return Err(target_too_long());
+    }
+    if target.is_empty() || !target.iter().all(|byte| is_of_target(*byte)) {
+        return Err(bad("the request target has a character that must be percent-encoded, or a fragment"));
+    }
+    let method = line.start..line.start + method.len();
+    let target = method.end + 1..method.end + 1 + target.len();
+    Ok(RequestLine { method, target, version })
+}
+
+/// Reads `name: value`.
+fn field(bytes: &[u8], line: Range<usize>) -> Result<Field, Failure> {
+    let text = &bytes[line.clone()];
+    if text.starts_with(b" ") || text.starts_with(b"\t") {
+        return Err(bad("a line of the head begins with white space"));
+    }
+    let Some(colon) = text.iter().position(|byte| *byte == b':') else {
+        return Err(bad("a field has no colon"));
+    };
+    if colon == 0 || !text[..colon].iter().all(|byte| is_token(*byte)) {
+        return Err(bad("the name of a field is not valid"));
+    }
+    let name = line.start..line.start + colon;
+    let value = text[colon + 1..].trim_ascii_start();
+    let start = line.end - value.len();
+    Ok(Field { name, value: start..start + value.trim_ascii_end().len() })
+}
+
+fn target_too_long() -> Failure {
+    Failure::new(Reason::TargetTooLong, "the request target is too long")
+}
+
+fn bad(message: &'static str) -> Failure {
+    Failure::new(Reason::BadRequest, message)
+}
+
+/// Whether a byte may stand in a token: a method, or the name of a field (RFC 9110 section 5.6.2).
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// Whether a byte may stand in a request target (RFC 3986 section 2, without the `#` of a fragment). Brackets are let
+/// through in every place, because queries have them.
+fn is_of_target(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~:/?[]@!$&'()*+,;=%".contains(&byte)
+}

@@ -1,0 +1,165 @@
+//! What a head whose lines are sound says as a whole: where its body ends, and whether it is plainly ordinary.
+
+use http::Version;
+
+use super::{Field, Framing, RequestLine, bad};
+use crate::error::{Failure, Reason};
+
+/// The most words that all `Connection` fields of a request may have together.
+const MAX_CONNECTION_OPTIONS: usize = 100;
+/// Largest `Content-Length` that is taken, in bytes: more does not fit a signed number, which an endpoint may keep it in.
+const MAX_LENGTH: u64 = i64::MAX as u64;
+/// The methods of ordinary requests.
+const ORDINARY_METHODS: [&[u8]; 7] = [b"GET", b"POST", b"PUT", b"DELETE", b"PATCH", b"HEAD", b"OPTIONS"];
+
+/// What has been seen among the fields.
+#[derive(Default)]
+struct Seen<'a> {
+    hosts: usize,
+    authorizations: usize,
+    has_cookie: bool,
+    connection_options: usize,
+    length: Option<u64>,
+    coding: Option<&'a [u8]>,
+    /// Whether there is something that hyper or the handler behind it must look at.
+    unordinary: bool,
+}
+
+/// The framing of the body of an ordinary request; `None` if the request is for hyper.
+///
+/// # Errors
+/// The request is not valid, or not unambiguous.
+pub(super) fn assess(bytes: &[u8], line: &RequestLine, fields: &[Field]) -> Result<Option<Framing>, Failure> {
+    let mut seen = Seen::default();
+    for field in fields {
+        seen.note(&bytes[field.name.clone()], &bytes[field.value.clone()])?;
+    }
+    let method = &bytes[line.method.clone()];
+    let framing = seen.framing(line.version)?;
+    seen.check(line.version)?;
+    if method == b"TRACE" {
+        seen.check_trace(framing)?;
+    }
+    let is_ordinary = !seen.unordinary
+        && line.version == Version::HTTP_11
+        && ORDINARY_METHODS.contains(&method)
+        && bytes.get(line.target.start) == Some(&b'/');
+    Ok(is_ordinary.then_some(framing))
+}
+
+impl<'a> Seen<'a> {
+    fn note(&mut self, name: &[u8], value: &'a [u8]) -> Result<(), Failure> {
+        let is = |word: &str| name.eq_ignore_ascii_case(word.as_bytes());
+        if is("host") {
+            self.hosts += 1;
+        } else if is("content-length") {
+            if self.length.replace(length(value)?).is_some() {
+                return Err(bad("the request has more than one content-length"));
+            }
+        } else if is("transfer-encoding") {
+            if self.coding.replace(value).is_some() {
+                return Err(bad("the request has more than one transfer-encoding"));
+            }
+        } else if is("connection") {
+            self.note_connection(value)?;
+        } else if is("authorization") {
+            self.authorizations += 1;
+        } else if is("cookie") {
+            self.has_cookie = true;
+        } else if is("expect") || is("upgrade") {
+            self.unordinary = true;
+        } else if is("content_length") || is("transfer_encoding") {
+            // Endpoints that turn names into variables (CGI and what came after it) cannot tell these from the real.
+            return Err(bad(
+                "a field looks like one that frames the body, but is spelled with an underscore",
+            ));
+        }
+        Ok(())
+    }
+
+    fn note_connection(&mut self, value: &[u8]) -> Result<(), Failure> {
+        for option in members(value) {
+            self.connection_options += 1;
+            if self.connection_options > MAX_CONNECTION_OPTIONS {
+                return Err(bad("connection has too many options"));
+            }
+            let is = |word: &str| option.eq_ignore_ascii_case(word.as_bytes());
+            if is("host") || is("content-length") || is("transfer-encoding") {
+                return Err(bad("connection lists a field that is not for one connection only"));
+            }
+            if !is("keep-alive") && !is("close") {
+                self.unordinary = true;
+            }
+        }
+        Ok(())
+    }
+
+    fn framing(&self, version: Version) -> Result<Framing, Failure> {
+        match (self.coding, self.length) {
+            (None, None | Some(0)) => Ok(Framing::None),
+            (None, Some(length)) => Ok(Framing::Length(length)),
+            (Some(_), Some(_)) => Err(bad("the request has both content-length and transfer-encoding")),
+            (Some(_), None) if version == Version::HTTP_10 => Err(bad("HTTP/1.0 knows no transfer-encoding")),
+            (Some(coding), None) => check_coding(coding).map(|()| Framing::Chunked),
+        }
+    }
+
+    fn check(&self, version: Version) -> Result<(), Failure> {
+        if self.hosts > 1 {
+            return Err(bad("the request has more than one host"));
+        }
+        if self.hosts == 0 && version == Version::HTTP_11 {
+            return Err(bad("the request has no Host"));
+        }
+        if self.authorizations > 1 {
+            return Err(bad("the request has more than one authorization"));
+        }
+        Ok(())
+    }
+
+    /// The answer to TRACE repeats the request: it must have no body (RFC 9110 section 9.3.8), and no secrets that a
+    /// script could read in the answer.
+    fn check_trace(&self, framing: Framing) -> Result<(), Failure> {
+        if framing != Framing::None || self.length.is_some() {
+            return Err(bad("TRACE has no body"));
+        }
+        if self.has_cookie || self.authorizations > 0 {
+            return Err(Failure::new(
+                Reason::MethodNotAllowed,
+                "TRACE is not served with credentials: leave out cookie and authorization",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Reads a length: digits alone, without leading zeros, so that there is one way to write it.
+fn length(value: &[u8]) -> Result<u64, Failure> {
+    let fault = || bad("content-length is not a decimal number, or too large");
+    let is_plain = value.iter().all(u8::is_ascii_digit) && (value == b"0" || !value.starts_with(b"0"));
+    if !is_plain {
+        return Err(fault());
+    }
+    let text = std::str::from_utf8(value).map_err(|_| fault())?;
+    text.parse().ok().filter(|length| *length <= MAX_LENGTH).ok_or_else(fault)
+}
+
+/// Whether the body is in chunks and in no other coding.
+fn check_coding(value: &[u8]) -> Result<(), Failure> {
+    let is_chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
+    if is_chunked(value) {
+        return Ok(());
+    }
+    let codings: Vec<_> = members(value).collect();
+    let (last, before) = codings.split_last().ok_or_else(|| bad("transfer-encoding is empty"))?;
+    let is_framed = is_chunked(last) && !before.iter().any(|coding| coding.is_empty() || is_chunked(coding));
+    if !is_framed {
+        return Err(bad("transfer-encoding does not end with its only chunked"));
+    }
+    Err(Failure::new(Reason::UnknownTransferCoding, "the only transfer coding served here is chunked"))
+}
+
+/// The members of a list, with the empty ones.
+fn members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
+}
