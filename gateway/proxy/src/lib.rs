@@ -23,7 +23,6 @@ mod filters;
 mod future_size;
 pub mod health;
 mod http;
-#[cfg_attr(not(test), expect(dead_code, reason = "the listener screens with it in the next change"))]
 mod http1;
 mod listener;
 mod progress;

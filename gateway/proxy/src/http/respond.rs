@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version, he
 use serde::Serialize;
 
 use super::body::Body;
-use super::headers::X_REQUEST_ID;
+use super::headers::{X_REQUEST_ID, new_request_id};
 use crate::error::{Failure, Reason};
 
 /// Says why the gateway itself answered.
@@ -126,6 +126,23 @@ pub(crate) fn failure(failure: &Failure, manner: Manner, request_id: HeaderValue
         close(headers);
     }
     response
+}
+
+/// The answer to a head that did not become a request, as HTTP/1.1 writes it; the connection closes behind it.
+pub(crate) fn refusal(refused: &Failure) -> Bytes {
+    let manner = Manner { form: Form::Json, version: Version::HTTP_11, has_body: true };
+    let response = failure(refused, manner, new_request_id());
+    let Body::Own(body) = response.body() else { return Bytes::new() };
+    let status = response.status();
+    let mut written = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n", body.len()).into_bytes();
+    for (name, value) in response.headers() {
+        for piece in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            written.extend_from_slice(piece);
+        }
+    }
+    written.extend_from_slice(b"\r\n");
+    written.extend_from_slice(body);
+    written.into()
 }
 
 /// The answer to a request that is for the gateway itself (`OPTIONS *`, `Max-Forwards: 0`).

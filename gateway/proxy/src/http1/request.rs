@@ -41,12 +41,11 @@ pub(crate) struct Limits {
 pub(crate) enum Verdict {
     /// Sound, but not all of a head.
     Partial,
-    /// A request that is served without hyper. Its head is taken off the buffer, which begins with its body now.
-    Ordinary(Box<Parts>, Framing),
-    /// A sound request that is not plainly ordinary; its bytes are left as they are.
-    ToHyper,
-    /// The first line of an HTTP/2 connection; its bytes are left as they are. On a connection that has had a request
-    /// it is one that is not valid.
+    /// All of the head of a request that needs no more care: [`HeadReader::take`] makes it one.
+    Ordinary(Framing),
+    /// All of the head of a sound request that is not plainly ordinary.
+    ToHyper(Framing),
+    /// The first line of an HTTP/2 connection. On a connection that has had a request it is one that is not valid.
     Http2,
     /// What is wrong. Nothing that follows on the connection can be trusted.
     Refused(Failure),
@@ -118,14 +117,38 @@ impl HeadReader {
         }
     }
 
-    /// Goes on with what has come; `buffer` begins where it began at the first call.
-    pub(crate) fn read(&mut self, buffer: &mut BytesMut) -> Verdict {
-        match self.screen(buffer) {
+    /// Begins anew with another head; keeps its memory.
+    pub(crate) fn restart(&mut self) {
+        let mut fields = std::mem::take(&mut self.fields);
+        fields.clear();
+        *self = Self { fields, ..Self::new(self.limits) };
+    }
+
+    /// Goes on with what has come; `bytes` begin where they began at the first call. After any verdict but
+    /// [`Verdict::Partial`] there is nothing more to read.
+    pub(crate) fn read(&mut self, bytes: &[u8]) -> Verdict {
+        match self.screen(bytes) {
             Ok(None) => Verdict::Partial,
             Ok(Some(Line::Http2Preface)) => Verdict::Http2,
-            Ok(Some(_)) => self.decide(buffer).unwrap_or_else(Verdict::Refused),
+            Ok(Some(_)) => self.decide(bytes),
             Err(failure) => Verdict::Refused(failure),
         }
+    }
+
+    /// How many bytes have been read: after a verdict, where the head ends.
+    pub(crate) fn length(&self) -> usize {
+        self.at
+    }
+
+    /// Takes the head that has been read off the buffer, which begins with the body then.
+    ///
+    /// # Errors
+    /// The types of the `http` crate take less than the screen; a fault here, but the request's loss alone.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the loop that serves ordinary requests comes next"))]
+    pub(crate) fn take(&self, buffer: &mut BytesMut) -> Result<Parts, Failure> {
+        let head = buffer.split_to(self.at).freeze();
+        let request_line = self.request_line.as_ref().ok_or_else(|| bad("the head is not whole"))?;
+        self.parts(request_line, &head)
     }
 
     /// Looks at the bytes that are new; ready with the last line that matters.
@@ -197,13 +220,13 @@ impl HeadReader {
     }
 
     /// The head is whole and its lines are sound: what it says, and who serves it.
-    fn decide(&self, buffer: &mut BytesMut) -> Result<Verdict, Failure> {
-        let Some(request_line) = &self.request_line else { return Ok(Verdict::Partial) };
-        let Some(framing) = assess::assess(buffer, request_line, &self.fields)? else {
-            return Ok(Verdict::ToHyper);
-        };
-        let head = buffer.split_to(self.at).freeze();
-        Ok(Verdict::Ordinary(Box::new(self.parts(request_line, &head)?), framing))
+    fn decide(&self, bytes: &[u8]) -> Verdict {
+        let Some(request_line) = &self.request_line else { return Verdict::Partial };
+        match assess::assess(bytes, request_line, &self.fields) {
+            Ok((framing, true)) => Verdict::Ordinary(framing),
+            Ok((framing, false)) => Verdict::ToHyper(framing),
+            Err(failure) => Verdict::Refused(failure),
+        }
     }
 
     fn parts(&self, request_line: &RequestLine, head: &Bytes) -> Result<Parts, Failure> {
@@ -220,7 +243,9 @@ impl HeadReader {
                 .map_err(|_| bad("the name of a field is not valid"))?;
             let value = HeaderValue::from_maybe_shared(head.slice(field.value.clone()))
                 .map_err(|_| bad("the value of a field is not valid"))?;
-            parts.headers.append(name, value);
+            parts.headers.try_append(name, value).map_err(|_| {
+                Failure::new(Reason::HeadersTooLarge, "the request has too many header fields")
+            })?;
         }
         Ok(parts)
     }

@@ -12,15 +12,20 @@ use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
+use bytes::{Buf as _, Bytes};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use super::accept::Listening;
+use super::screen::Screen;
 use super::stream::Stream;
 use crate::config::LiveConfig;
 use crate::error::Reason;
 use crate::http::headers::Peer;
+use crate::http::respond;
+use crate::http1::request::Limits;
+use crate::telemetry::Record;
 use crate::worker::Worker;
 
 /// How long a client gets to read an answer that was sent before its request was whole.
@@ -35,6 +40,8 @@ pub(crate) struct Client {
     pub(crate) listening: Rc<Listening>,
     pub(crate) peer: Peer,
     in_flight: Cell<usize>,
+    /// How many requests have ended so far.
+    ended: Cell<u64>,
     /// How many of these have failed, and wait for the client to take what it was sent before.
     stuck: Cell<usize>,
     http2: Cell<bool>,
@@ -42,6 +49,8 @@ pub(crate) struct Client {
     since: Cell<Instant>,
     /// Whether a request was answered before all of it had come.
     unread: Cell<bool>,
+    /// Whether a head was refused that waits for the requests before it.
+    refusal_waits: Cell<bool>,
     order: Cell<Option<Order>>,
     waker: RefCell<Option<Waker>>,
     /// What its bytes come through, as long as that is open.
@@ -78,11 +87,13 @@ impl Client {
         let client = Rc::new(Self {
             peer,
             in_flight: Cell::new(0),
+            ended: Cell::new(0),
             stuck: Cell::new(0),
             http2: Cell::new(false),
             state: Cell::new(State::Head),
             since: Cell::new(Instant::now()),
             unread: Cell::new(false),
+            refusal_waits: Cell::new(false),
             order: Cell::new(None),
             waker: RefCell::new(None),
             stream: RefCell::default(),
@@ -125,11 +136,15 @@ impl Client {
     /// `stuck` whether [`Client::stuck`] has been told of it.
     pub(crate) fn request_ended(&self, read: bool, stuck: bool) {
         self.in_flight.set(self.in_flight.get() - 1);
+        self.ended.set(self.ended.get() + 1);
         self.stuck.set(self.stuck.get() - usize::from(stuck));
         if !read {
             self.unread.set(true);
         }
         self.enter(State::Idle);
+        if self.refusal_waits.replace(false) {
+            self.wake();
+        }
     }
 
     /// Its requests come over HTTP/2.
@@ -151,6 +166,11 @@ impl Client {
     /// Closes it: at once, or when what is in flight is done.
     pub(crate) fn give(&self, order: Order) {
         self.order.set(self.order.get().max(Some(order)));
+        self.wake();
+    }
+
+    /// Makes the connection's task run.
+    fn wake(&self) {
         if let Some(waker) = self.waker.borrow_mut().take() {
             waker.wake();
         }
@@ -233,6 +253,9 @@ impl Client {
 pub(super) struct ClientIo {
     /// A borrow lasts for one poll, and a poll of the socket runs no other code.
     stream: Rc<RefCell<Stream>>,
+    screen: Screen,
+    /// What is left of the answer to a head that was refused.
+    refusal: Bytes,
     client: Rc<Client>,
     shut_down: bool,
 }
@@ -241,7 +264,30 @@ impl ClientIo {
     pub(super) fn new(stream: Stream, client: Rc<Client>) -> Self {
         let stream = Rc::new(RefCell::new(stream));
         client.stream.replace(Rc::downgrade(&stream));
-        Self { stream, client, shut_down: false }
+        let worker = client.worker();
+        let limits =
+            Limits { max_bytes: worker.config().max_head_bytes, max_fields: worker.live().max_header_fields };
+        Self { stream, screen: Screen::new(limits), refusal: Bytes::new(), client, shut_down: false }
+    }
+
+    /// Writes the answer to a head that was refused, if one was.
+    fn poll_refusal(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(failure) = self.screen.take_refusal() {
+            let client = &self.client;
+            let status = respond::status(failure.reason);
+            Record::refused(Rc::clone(client.worker()), client.peer.address, status, failure.reason);
+            client.unread.set(true);
+            self.refusal = respond::refusal(&failure);
+        }
+        while !self.refusal.is_empty() {
+            let polled = Pin::new(&mut *self.stream.borrow_mut()).poll_write(cx, &self.refusal);
+            let written = ready!(polled)?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.refusal.advance(written);
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Reads away what the client still sends, until it has had the time to read its answer. A socket that is closed
@@ -260,13 +306,16 @@ impl ClientIo {
 
 impl AsyncRead for ClientIo {
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let polled = Pin::new(&mut *self.stream.borrow_mut()).poll_read(cx, buffer);
-        if buffer.filled().len() > before {
+        let this = &mut *self;
+        let before = (buffer.filled().len(), this.screen.holds());
+        let ended = this.client.ended.get();
+        let polled = this.screen.poll_read(cx, &mut this.stream.borrow_mut(), buffer, ended);
+        this.client.refusal_waits.set(polled.is_pending() && this.screen.has_refused());
+        if buffer.filled().len() > before.0 || this.screen.holds() > before.1 {
             self.client.received();
         }
         polled
@@ -296,6 +345,7 @@ impl AsyncWrite for ClientIo {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.shut_down {
+            ready!(self.poll_refusal(cx))?;
             ready!(Pin::new(&mut *self.stream.borrow_mut()).poll_shutdown(cx))?;
             self.shut_down = true;
             if self.client.unread.get() {

@@ -9,6 +9,7 @@ mod connection;
 #[cfg(test)]
 mod future_size;
 mod reconcile;
+mod screen;
 mod stream;
 
 pub(crate) use accept::{Listening, accept};

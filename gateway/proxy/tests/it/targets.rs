@@ -131,9 +131,9 @@ async fn explanations_agree_with_the_listener() {
     }
 }
 
-/// With both, the length is not believed, and nothing after the message is.
+/// With both, nobody can tell where the body ends, and nothing after it is believed.
 #[tokio::test]
-async fn a_length_beside_chunks_is_not_passed_on() {
+async fn a_length_beside_chunks_is_refused() {
     let upstream = Upstream::new().await;
     let gateway = Gateway::orders(&[upstream.address]).await;
     let mut client = Wire::connect(gateway.edge).await;
@@ -143,12 +143,36 @@ async fn a_length_beside_chunks_is_not_passed_on() {
              0\r\n\r\nGET /orders/smuggled HTTP/1.1\r\nhost: a\r\n\r\n",
         )
         .await;
-    let mut endpoint = upstream.accept().await;
-    let request = endpoint.next_message().await.unwrap();
-    assert_eq!((request.field("content-length"), request.text()), (None, ""));
-    endpoint.write(&crate::harness::ok("", "")).await;
-    assert_eq!(client.next_message().await.unwrap().status(), 200);
-    assert!(client.next_message().await.is_none(), "the connection ends after the first message");
+    let answer = client.next_message().await.unwrap();
+    assert_eq!(
+        (answer.status(), answer.reason(), answer.field("connection")),
+        (400, "bad_request", Some("close"))
+    );
+    assert!(client.next_message().await.is_none(), "the connection ends with the answer");
+    assert!(!upstream.is_called().await);
+}
+
+/// The screen of raw bytes looks at every head: also behind another, and behind a body.
+#[tokio::test]
+async fn a_head_that_others_read_differently_is_refused_after_the_requests_before_it() {
+    let upstream = Upstream::new().await;
+    let gateway = Gateway::orders(&[upstream.address]).await;
+    for hidden in ["x: y\nevil: z\r\n", "connection: host\r\n", "transfer_encoding: chunked\r\n"] {
+        let mut client = Wire::connect(gateway.edge).await;
+        client
+            .write(&format!(
+                "POST /orders/a HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nhello\
+                 GET /orders/b HTTP/1.1\r\nhost: a\r\n{hidden}\r\n"
+            ))
+            .await;
+        let mut endpoint = upstream.accept().await;
+        assert_eq!(endpoint.next_message().await.unwrap().text(), "hello");
+        endpoint.write(&crate::harness::ok("first", "connection: close\r\n")).await;
+        assert_eq!(client.next_message().await.unwrap().text(), "first");
+        let answer = client.next_message().await.unwrap();
+        assert_eq!((answer.status(), answer.reason()), (400, "bad_request"), "{hidden}");
+        assert!(client.next_message().await.is_none(), "the connection ends with the answer");
+    }
 }
 
 #[tokio::test]
@@ -158,8 +182,10 @@ async fn the_gateway_answers_for_itself_where_it_is_asked() {
     let answer = client.ask("OPTIONS * HTTP/1.1\r\nhost: a\r\n\r\n").await;
     assert_eq!((answer.status(), answer.field("allow").is_some()), (200, true));
     let answer =
-        client.ask("TRACE /orders HTTP/1.1\r\nhost: a\r\ncookie: secret\r\nmax-forwards: 0\r\n\r\n").await;
+        client.ask("TRACE /orders HTTP/1.1\r\nhost: a\r\nx: secret\r\nmax-forwards: 0\r\n\r\n").await;
     assert_eq!((answer.status(), answer.text()), (200, "TRACE /orders HTTP/1.1\r\n\r\n"));
+    let answer = client.ask("TRACE /orders HTTP/1.1\r\nhost: a\r\ncookie: secret\r\n\r\n").await;
+    assert_eq!((answer.status(), answer.reason()), (405, "method_not_allowed"));
 }
 
 #[tokio::test]

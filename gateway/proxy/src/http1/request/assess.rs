@@ -25,11 +25,11 @@ struct Seen<'a> {
     unordinary: bool,
 }
 
-/// The framing of the body of an ordinary request; `None` if the request is for hyper.
+/// The framing of the request's body, and whether the request is plainly ordinary.
 ///
 /// # Errors
 /// The request is not valid, or not unambiguous.
-pub(super) fn assess(bytes: &[u8], line: &RequestLine, fields: &[Field]) -> Result<Option<Framing>, Failure> {
+pub(super) fn assess(bytes: &[u8], line: &RequestLine, fields: &[Field]) -> Result<(Framing, bool), Failure> {
     let mut seen = Seen::default();
     for field in fields {
         seen.note(&bytes[field.name.clone()], &bytes[field.value.clone()])?;
@@ -44,7 +44,7 @@ pub(super) fn assess(bytes: &[u8], line: &RequestLine, fields: &[Field]) -> Resu
         && line.version == Version::HTTP_11
         && ORDINARY_METHODS.contains(&method)
         && bytes.get(line.target.start) == Some(&b'/');
-    Ok(is_ordinary.then_some(framing))
+    Ok((framing, is_ordinary))
 }
 
 impl<'a> Seen<'a> {
