@@ -3,11 +3,13 @@
 //! - [`load`] sends requests at a fixed rate, whether or not the answers come in time (an *open loop*), and counts the
 //!   latency of each from the moment at which it was meant to be sent. A gateway that stalls for a second so shows a
 //!   second in the percentiles and not one slow request. Every failure is kept, with when, how and why.
+//! - [`measure`] sends as many requests as the target can answer, or so many a second, with as little work for each as
+//!   there can be: it counts failures by kind and keeps no story. It is what the figures come from.
 //! - [`upstream`] is the server behind the gateway: it says its own name in each answer, and can be made slow, faulty
 //!   or sick while it runs.
 //!
-//! Both run on threads of their own, so that a test which uses them keeps its runtime to itself. The binary of the same
-//! name offers both on the command line.
+//! All run on threads of their own, so that a test which uses them keeps its runtime to itself. The binary of the same
+//! name offers them on the command line, as `watch`, `run` and `backend`.
 //!
 //! ```
 //! use std::time::Duration;
@@ -29,4 +31,5 @@
 
 pub mod amount;
 pub mod load;
+pub mod measure;
 pub mod upstream;

@@ -4,6 +4,7 @@ mod backend;
 mod churn;
 mod peers;
 mod run;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -13,17 +14,17 @@ use clap::Parser;
 #[derive(Debug, Parser)]
 #[command(version)]
 enum Command {
-    /// Send requests and show what came of them; exits with 1 if any failed.
-    Run(run::Options),
+    /// Measure a target: as many requests as it can answer, or a fixed rate, with little work for each; exits with 1 if
+    /// any failed.
+    Run(Box<run::Options>),
+    /// Watch a target closely: send requests and keep the story of each failure; exits with 1 if there was one.
+    Watch(Box<watch::Options>),
     /// Serve as an upstream that answers with its name, until SIGTERM.
     Backend(backend::Options),
     /// Change the endpoints of a Service in a folder of manifests at a given rate.
     Churn(churn::Options),
     /// Measure Portolan beside HAProxy, nginx, Envoy and Traefik: the CPU time that each takes for a request.
     Peers(peers::Options),
-    /// The load of `peers`.
-    #[command(hide = true)]
-    PeersLoad(peers::generator::Options),
     /// The upstream of `peers`.
     #[command(hide = true)]
     PeersUpstream(peers::upstream::Options),
@@ -31,11 +32,11 @@ enum Command {
 
 fn main() -> anyhow::Result<ExitCode> {
     match Command::parse() {
-        Command::Run(options) => run::run(options),
+        Command::Run(options) => run::run(&options),
+        Command::Watch(options) => watch::run(*options),
         Command::Backend(options) => backend::run(&options),
         Command::Churn(options) => churn::run(&options),
         Command::Peers(options) => peers::run(&options),
-        Command::PeersLoad(options) => peers::generator::run(&options),
         Command::PeersUpstream(options) => peers::upstream::run(&options),
     }
 }

@@ -5,12 +5,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use portolan_loadtest::measure::{Plan, Protocol, Target, Trust, Wire};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{sleep, timeout};
 
 use super::answer::missing;
 use super::cases::Request;
-use super::connection::{Connection, Connector};
 use super::load;
 use super::processes::Tree;
 use super::results::Round;
@@ -66,13 +66,15 @@ async fn settled(tree: &Tree) -> u64 {
 }
 
 /// A connection that was answered once.
-struct Held(Connection);
+struct Held(Wire);
 
 async fn hold(request: Request, address: SocketAddr) -> anyhow::Result<Vec<Held>> {
-    let connector = Connector::new(request.tls, false)?;
+    let scheme = if request.tls { "https" } else { "http" };
+    let target = Target::parse(&format!("{scheme}://{address}{}", request.path))?.server_name("localhost");
+    let plan = Plan::to(&target, Protocol::Http1, &Trust::Anyone)?;
     let mut held = Vec::new();
     for number in 1..=request.connections {
-        let connection = timeout(PATIENCE, Held::open(address, &connector, request.path)).await;
+        let connection = timeout(PATIENCE, Held::open(address, &plan, request.path)).await;
         let connection = connection.context("it took too long").flatten();
         held.push(connection.with_context(|| format!("connection {number} of {}", request.connections))?);
     }
@@ -80,8 +82,8 @@ async fn hold(request: Request, address: SocketAddr) -> anyhow::Result<Vec<Held>
 }
 
 impl Held {
-    async fn open(address: SocketAddr, connector: &Connector, path: &str) -> anyhow::Result<Self> {
-        let mut held = Self(connector.open(address).await?);
+    async fn open(address: SocketAddr, plan: &Plan, path: &str) -> anyhow::Result<Self> {
+        let mut held = Self(plan.connect().await?);
         let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n");
         held.0.write_all(request.as_bytes()).await?;
         held.0.flush().await?;
@@ -112,6 +114,25 @@ impl Held {
             Ok(Ok(0)) => bail!("its end was read"),
             Ok(Ok(_)) => bail!("a byte too many was read"),
             Ok(Err(error)) => Err(error.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use portolan_loadtest::upstream::Upstream;
+
+    use super::super::cases;
+    use super::*;
+
+    #[tokio::test]
+    async fn connections_are_answered_once_and_held() {
+        let upstream = Upstream::named("a").start().unwrap();
+        let request = Request { connections: 3, ..cases::find("idle").unwrap().request };
+        let mut held = hold(request, upstream.address()).await.unwrap();
+        assert_eq!(held.len(), 3);
+        for connection in &mut held {
+            connection.is_open().await.unwrap();
         }
     }
 }

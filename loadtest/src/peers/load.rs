@@ -1,4 +1,4 @@
-//! The load: `portolan-loadtest peers-load` as a process of its own, on the core that this one is bound to.
+//! The load: `portolan-loadtest run` as a process of its own, on the core that this one is bound to.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -16,10 +16,11 @@ use super::cases::Request;
 /// What the load has seen.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(super) struct Seen {
+    #[serde(rename = "answered")]
     pub(super) requests: u64,
     pub(super) requests_per_second: f64,
     pub(super) latency_us: Latency,
-    #[serde(default)]
+    #[serde(rename = "failed_by_kind")]
     pub(super) errors: BTreeMap<String, u64>,
 }
 
@@ -28,7 +29,7 @@ pub(super) struct Seen {
 pub(super) struct Latency {
     pub(super) p50: f64,
     pub(super) p99: f64,
-    #[serde(rename = "p99.9")]
+    #[serde(rename = "p99_9")]
     pub(super) p999: f64,
 }
 
@@ -55,30 +56,36 @@ pub(super) async fn ask(
 }
 
 fn arguments(request: Request, address: SocketAddr, rate: Option<f64>, duration: Duration) -> Vec<String> {
-    let mut words = vec!["peers-load".to_owned(), address.to_string()];
+    let scheme = if request.tls { "https" } else { "http" };
+    let mut words = vec!["run".to_owned(), format!("{scheme}://{address}{}", request.path)];
     let mut add = |texts: &[&str]| words.extend(texts.iter().map(|&text| text.to_owned()));
-    add(&["--path", request.path, "--connections", &request.connections.to_string()]);
-    add(&["--duration", &format!("{}ms", duration.as_millis())]);
+    add(&["--json", "--connections", &request.connections.to_string()]);
+    // The contest warms each peer up on its own.
+    add(&["--duration", &format!("{}ms", duration.as_millis()), "--warm-up", "0s"]);
     if let Some(rate) = rate {
         add(&["--rate", &format!("{rate:.0}")]);
     }
     if request.new_connections {
-        add(&["--new-connections"]);
+        add(&["--new-connections-only"]);
     }
     if request.body > 0 {
-        add(&["--body", &request.body.to_string()]);
+        add(&["--method", "POST", "--body-size", &request.body.to_string()]);
     }
     if request.http2 {
-        add(&["--streams", &request.streams.to_string()]);
+        add(&["--h2", "--streams", &request.streams.to_string()]);
     }
     if request.tls {
-        add(&["--tls"]);
+        // All certificates were made here, for this measurement, and are for this name.
+        add(&["--insecure", "--server-name", "localhost"]);
     }
     words
 }
 
 #[cfg(test)]
 mod tests {
+    use portolan_loadtest::measure::{Plan, Protocol, Target, Trust};
+    use portolan_loadtest::upstream::Upstream;
+
     use super::super::cases;
     use super::*;
 
@@ -89,16 +96,33 @@ mod tests {
     }
 
     #[test]
+    fn what_the_generator_prints_is_understood() {
+        let answering = Upstream::named("a").start().unwrap();
+        let measure = |expected| {
+            let target = Target::parse(&format!("http://{}/", answering.address())).unwrap();
+            let mut plan = Plan::to(&target, Protocol::Http1, &Trust::Anyone).unwrap();
+            (plan.count, plan.expected) = (Some(70), expected);
+            let measured = plan.start().unwrap().wait().unwrap();
+            serde_json::from_str::<Seen>(&serde_json::to_string(&measured).unwrap()).unwrap()
+        };
+        let seen = measure(200..=200);
+        assert_eq!((seen.requests, seen.errors.len()), (70, 0));
+        assert!(seen.requests_per_second > 0.0 && seen.latency_us.p999 >= seen.latency_us.p50);
+        let seen = measure(404..=404);
+        assert_eq!((seen.requests, seen.errors), (0, [("status".to_owned(), 70)].into()));
+    }
+
+    #[test]
     fn the_generator_is_asked_for_what_the_case_says() {
-        let small = "peers-load 127.0.0.1:20001 --path / --connections 64 --duration 4000ms";
+        let small = "run http://127.0.0.1:20001/ --json --connections 64 --duration 4000ms --warm-up 0s";
         assert_eq!(words("small", None), small);
         assert_eq!(words("rate", Some(30_000.4)), format!("{small} --rate 30000"));
-        assert_eq!(words("post", None), format!("{small} --body 10240"));
-        assert_eq!(words("handshakes", None), format!("{small} --new-connections --tls"));
-        assert!(
-            words("h2", None).contains(" --connections 4 ")
-                && words("h2", None).ends_with("--streams 16 --tls")
-        );
-        assert!(words("64k", None).contains(" --path /b/64k "));
+        assert_eq!(words("post", None), format!("{small} --method POST --body-size 10240"));
+        let secure = small.replace("http:", "https:");
+        let trust = "--insecure --server-name localhost";
+        assert_eq!(words("handshakes", None), format!("{secure} --new-connections-only {trust}"));
+        let few = secure.replace("64", "4");
+        assert_eq!(words("h2", None), format!("{few} --h2 --streams 16 {trust}"));
+        assert!(words("64k", None).contains("20001/b/64k "));
     }
 }

@@ -11,11 +11,9 @@
 mod answer;
 mod cases;
 mod certificate;
-mod connection;
 mod contest;
 mod envoy;
 mod evidence;
-pub(crate) mod generator;
 mod goals;
 mod haproxy;
 mod idle;

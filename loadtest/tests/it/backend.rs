@@ -175,11 +175,11 @@ fn it_crashes_when_asked_or_in_time() {
 }
 
 #[test]
-fn run_prints_json_and_fails_when_a_request_does() {
+fn watch_prints_json_and_fails_when_a_request_does() {
     let mut backend = Backend::slow("exit");
     let run = |url: String| {
         Command::new(env!("CARGO_BIN_EXE_portolan-loadtest"))
-            .args(["run", "--url", &url, "--rate", "200", "--connections", "4", "--new-connections", "20%"])
+            .args(["watch", "--url", &url, "--rate", "200", "--connections", "4", "--new-connections", "20%"])
             .args(["--mix", "GET:2,PUT,DELETE,POST", "--count", "40", "--slow-after", "100ms", "--json"])
             .output()
             .unwrap()

@@ -7,6 +7,8 @@
 mod backend;
 mod failures;
 mod generator;
+mod measure;
 mod peers;
 mod scripted;
+mod secure;
 mod upstream;
