@@ -70,6 +70,7 @@ pub(crate) struct Options {
 /// Measures, and prints what came of it.
 pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let measured = options.plan()?.start()?.wait()?;
+    ensure!(measured.requests > 0, "no request ended in the time that counts: measure longer, or send more");
     options.print(&measured)?;
     Ok(if measured.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -21,6 +21,9 @@ use super::{Plan, Protocol, http1, http2};
 /// How long requests under way may take when the run is stopped.
 const PATIENCE: Duration = Duration::from_millis(500);
 
+/// How long one connection may take before the start.
+const OPENING: Duration = Duration::from_secs(1);
+
 /// What a thread is told.
 #[derive(Debug)]
 pub(super) struct Part {
@@ -92,10 +95,8 @@ async fn send(plan: Arc<Plan>, part: &Part) -> anyhow::Result<Book> {
 async fn http1_lanes(work: &Rc<Work>, part: &Part, sending: &mut JoinSet<()>) -> Vec<Rc<Lane>> {
     let scratch = Rc::new(RefCell::new(vec![0; http1::SCRATCH]));
     let kept = work.plan.new_connections < 1.0;
-    let mut wires = Vec::new();
-    for _ in 0..part.share(work.plan.connections, work.plan.threads) {
-        wires.push(if kept { opened(&work.plan).await } else { None });
-    }
+    let connections = part.share(work.plan.connections, work.plan.threads);
+    let wires = if kept { opened(&work.plan, connections).await } else { none(connections) };
     tokio::time::sleep_until(part.start).await;
     let mut lanes = Vec::new();
     for wire in wires {
@@ -113,8 +114,8 @@ async fn http2_lanes(
     sending: &mut JoinSet<()>,
 ) -> Vec<Rc<Lane>> {
     let mut connections = Vec::new();
-    for _ in 0..part.share(work.plan.connections, work.plan.threads) {
-        connections.push(http2::Connection::new(opened(&work.plan).await).await);
+    for wire in opened(&work.plan, part.share(work.plan.connections, work.plan.threads)).await {
+        connections.push(http2::Connection::new(wire).await);
     }
     tokio::time::sleep_until(part.start).await;
     let mut lanes = Vec::new();
@@ -128,9 +129,21 @@ async fn http2_lanes(
     lanes
 }
 
-/// A connection before the start. One that cannot be opened is tried again by its first request, and fails it.
-async fn opened(plan: &Plan) -> Option<Wire> {
-    tokio::time::timeout(plan.timeout, Wire::open(plan)).await.ok().and_then(Result::ok)
+/// So many connections before the start. Once one cannot be opened the others are left to their first requests, which say
+/// why: trying each of them in vain would take longer than the run.
+async fn opened(plan: &Plan, connections: usize) -> Vec<Option<Wire>> {
+    let mut wires = none(connections);
+    for wire in &mut wires {
+        match tokio::time::timeout(plan.timeout.min(OPENING), Wire::open(plan)).await {
+            Ok(Ok(open)) => *wire = Some(open),
+            _ => break,
+        }
+    }
+    wires
+}
+
+fn none(connections: usize) -> Vec<Option<Wire>> {
+    (0..connections).map(|_| None).collect()
 }
 
 /// Returns when the run was stopped and those under way have had their time.

@@ -257,6 +257,27 @@ fn what_takes_too_long_says_how_far_it_came() {
 }
 
 #[test]
+fn connections_that_cannot_be_opened_do_not_eat_the_run() {
+    // It accepts, and never answers the handshake: of each of 20 connections.
+    let address = scripted::serve(|mut wire| wire.wait_for_close());
+    let mut plan = plan(&format!("https://{address}/"), Protocol::Http1, &Trust::Anyone, 20);
+    plan.connections = 20;
+    plan.duration = Some(Duration::from_secs(60));
+    plan.timeout = Duration::from_secs(2);
+    let measured = run(plan);
+    assert_all_failed(&measured, 20, FailureKind::ConnectTimeout, "no connection in time");
+    assert!(measured.seconds < 15.0, "one after the other they take 20 s and more: {measured}");
+}
+
+#[test]
+fn nothing_measured_is_an_error_on_the_command_line() {
+    let address = stalling();
+    let output = loadtest(&["run", &format!("http://{address}/"), "--count", "1", "--warm-up", "1m"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && said.contains("no request ended in the time that counts"), "{said}");
+}
+
+#[test]
 fn every_protocol_is_spoken_with_and_without_tls() {
     let secure = secure::over_tls(&[b"h2", b"http/1.1"]);
     let url = secure.url("/");
