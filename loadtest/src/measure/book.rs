@@ -35,6 +35,7 @@ pub(super) struct Book {
     pub(super) queued: u64,
     pub(super) opened: u64,
     pub(super) replaced: u64,
+    pub(super) after_end: u64,
     pub(super) last: Instant,
 }
 
@@ -57,6 +58,7 @@ impl Book {
             queued: 0,
             opened: 0,
             replaced: 0,
+            after_end: 0,
             last: window.start,
         }
     }
@@ -74,6 +76,7 @@ impl Book {
         }
         // What ended after the closed loop's time says nothing about its rate; but a failure is a failure.
         if result.is_ok() && !self.window.by_due && self.window.end.is_some_and(|end| ended > end) {
+            self.after_end += 1;
             return;
         }
         self.last = self.last.max(ended);
@@ -129,6 +132,7 @@ impl Book {
         self.queued += other.queued;
         self.opened += other.opened;
         self.replaced += other.replaced;
+        self.after_end += other.after_end;
         self.last = self.last.max(other.last);
     }
 

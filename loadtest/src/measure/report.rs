@@ -36,6 +36,8 @@ pub struct Measured {
     pub troubles: Vec<Trouble>,
     /// Answers by status, of those that were expected.
     pub statuses: BTreeMap<u16, u64>,
+    /// Answered after the end of the closed loop's time: in no other count, but work that the target has done.
+    pub answered_after_end: u64,
     /// How long it was measured.
     pub seconds: f64,
     /// Answered requests in each of them.
@@ -122,6 +124,7 @@ impl Measured {
             failed_by_kind,
             troubles,
             statuses: book.statuses.clone(),
+            answered_after_end: book.after_end,
             seconds,
             requests_per_second: answered as f64 / seconds.max(f64::EPSILON),
             latency_us: Latency::of(&all),

@@ -18,6 +18,8 @@ use super::cases::Request;
 pub(super) struct Seen {
     #[serde(rename = "answered")]
     pub(super) requests: u64,
+    /// Not among them: answered when the time was over.
+    pub(super) answered_after_end: u64,
     pub(super) requests_per_second: f64,
     pub(super) latency_us: Latency,
     #[serde(rename = "failed_by_kind")]
@@ -49,9 +51,16 @@ pub(super) async fn ask(
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let output = timeout(duration + Duration::from_secs(30), command.output());
     let output = output.await.context("the load does not end")?.context("cannot start the load")?;
-    match serde_json::from_slice(&output.stdout) {
-        Ok(seen) => Ok(seen),
+    match serde_json::from_slice::<Seen>(&output.stdout) {
+        Ok(seen) => Ok(seen.with_the_last()),
         Err(error) => bail!("the load failed: {error}: {}", String::from_utf8_lossy(&output.stderr).trim()),
+    }
+}
+
+impl Seen {
+    /// CPU time is shared among all requests, those that ended late included.
+    fn with_the_last(self) -> Self {
+        Self { requests: self.requests + self.answered_after_end, answered_after_end: 0, ..self }
     }
 }
 

@@ -112,6 +112,7 @@ mod tests {
     #[test]
     fn cpu_time_is_shared_among_the_requests() {
         let seen = load::Seen {
+            answered_after_end: 0,
             requests: 200_000,
             requests_per_second: 50_000.0,
             latency_us: load::Latency { p50: 1.0, p99: 2.0, p999: 3.0 },

@@ -161,6 +161,14 @@ fn the_closed_loop_counts_from_the_sending() {
 }
 
 #[test]
+fn what_ends_after_the_time_of_the_closed_loop_is_counted_apart() {
+    let mut plan = http1(stalling(), 1);
+    plan.duration = Some(Duration::from_millis(450));
+    let measured = run(plan);
+    assert_eq!((measured.requests, measured.answered_after_end), (0, 1), "{measured}");
+}
+
+#[test]
 fn connections_are_kept() {
     let (address, accepted) = counted(|mut wire| {
         while wire.request() {
