@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, FindingGauge, FollowedToken, Token, View};
+use crate::certificate::{self, Followed as FollowedCertificate};
 use crate::live::{self, Live, Said};
 use crate::origin::{Origin, Reporting};
 use crate::settings::{LogFormat, Settings};
@@ -100,6 +101,7 @@ impl Gateway {
     /// Starts everything; what can be wrong with this machine is found here.
     pub(crate) async fn start(settings: Settings, said: Said) -> anyhow::Result<Self> {
         let token = admin_token(&settings)?;
+        let certificate = certificate::follow(&settings)?;
         let registry = Registry::new();
         let origin = Origin::choose(&settings, &registry).await?;
         probe_listeners(&settings)?;
@@ -110,7 +112,7 @@ impl Gateway {
         let mut rights: Vec<_> = config_map.iter().map(|followed| followed.rights.clone()).collect();
         let live = live::follow(settings.clone(), said, config_map);
         let (discovered, file_findings) = origin.discover(&settings, snapshot, &live, &registry)?;
-        let proxy = data_path(&settings, &live, &discovered, &registry)?;
+        let proxy = data_path(&settings, certificate.as_ref(), &live, &discovered, &registry)?;
         let mut finding_sources = vec![discovered.findings.clone(), proxy.findings(), live.findings.clone()];
         let shutdown = CancellationToken::new();
         let reporting = origin.report(&settings, finding_sources.clone(), &registry, &shutdown)?;
@@ -118,6 +120,7 @@ impl Gateway {
         finding_sources.append(&mut rights);
         finding_sources.extend(file_findings);
         finding_sources.extend(token.iter().map(|token| token.findings.clone()));
+        finding_sources.extend(certificate.map(|certificate| certificate.findings));
         let (draining, is_draining) = watch::channel(false);
         let view = Arc::new(View {
             discovered,
@@ -183,11 +186,15 @@ fn admin_token(settings: &Settings) -> anyhow::Result<Option<FollowedToken>> {
 
 fn data_path(
     settings: &Settings,
+    certificate: Option<&FollowedCertificate>,
     live: &Live,
     discovered: &Discovered,
     registry: &Registry,
 ) -> anyhow::Result<Proxy> {
-    let config: ProxyConfig = translated::proxy_config(settings);
+    let config = ProxyConfig {
+        certificate: certificate.map(|certificate| certificate.served.clone()),
+        ..translated::proxy_config(settings)
+    };
     let live = live.map(translated::live_config);
     Proxy::start(config, live, discovered.snapshots.clone(), registry).context("the data path cannot start")
 }

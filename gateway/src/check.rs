@@ -35,6 +35,7 @@ pub(crate) fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         Ok(settings) => settings,
         Err(problems) => return Ok(crate::refuse(&problems)),
     };
+    crate::certificate::check(&settings)?;
     let (snapshot, findings) = app::on_control_runtime(read(&settings, folder))??;
     report(&snapshot, &findings);
     let failed = findings.iter().any(|finding| finding.severity == Severity::Error);

@@ -5,6 +5,7 @@
 
 mod admin;
 mod app;
+mod certificate;
 mod check;
 mod live;
 mod open_files;

@@ -115,15 +115,12 @@ pub(crate) fn live_config(settings: &Settings) -> LiveConfig {
 
 /// The listeners that the settings open.
 pub(crate) fn listeners(settings: &Settings) -> Vec<Arc<Listener>> {
-    let listener = |(bind, role, word): (std::net::SocketAddr, Role, &str)| {
-        Arc::new(Listener {
-            id: ListenerId::new(format!("{word}/{bind}")),
-            bind,
-            role,
-            protocol: Protocol::Http,
-        })
+    let listener = |(bind, role, protocol, word): (std::net::SocketAddr, Role, Protocol, &str)| {
+        Arc::new(Listener { id: ListenerId::new(format!("{word}/{bind}")), bind, role, protocol })
     };
-    let edge = settings.listen.iter().map(|&bind| (bind, Role::Edge, "edge"));
-    let cluster = settings.listen_cluster.iter().map(|&bind| (bind, Role::Cluster, "cluster"));
-    edge.chain(cluster).map(listener).collect()
+    let edge = settings.listen.iter().map(|&bind| (bind, Role::Edge, Protocol::Http, "edge"));
+    let tls = settings.listen_tls.iter().map(|&bind| (bind, Role::Edge, Protocol::Https, "edge-tls"));
+    let cluster =
+        settings.listen_cluster.iter().map(|&bind| (bind, Role::Cluster, Protocol::Http, "cluster"));
+    edge.chain(cluster).chain(tls).map(listener).collect()
 }

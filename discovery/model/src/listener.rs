@@ -36,6 +36,18 @@ pub enum Role {
 pub enum Protocol {
     /// HTTP/1.1, and HTTP/2 with prior knowledge, in the clear.
     Http,
+    /// HTTP/1.1 and HTTP/2 over TLS, as the client and the gateway agree by ALPN.
+    Https,
+}
+
+impl Protocol {
+    /// The scheme of the URLs that lead here.
+    pub fn scheme(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
 }
 
 /// The listener roles on which a route is reachable.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::telemetry::AccessLogOutput;
+use crate::tls::ServedCertificate;
 
 /// What is fixed when the proxy starts.
 #[derive(Debug)]
@@ -29,6 +30,8 @@ pub struct ProxyConfig {
     pub max_http2_streams: u32,
     /// Pending connections that the kernel holds for each listener and worker.
     pub backlog: u32,
+    /// What is shown to clients of listeners with TLS; without it such listeners are not opened.
+    pub certificate: Option<ServedCertificate>,
 }
 
 impl Default for ProxyConfig {
@@ -43,6 +46,7 @@ impl Default for ProxyConfig {
             max_head_bytes: 64 * 1024,
             max_http2_streams: 100,
             backlog: 4096,
+            certificate: None,
         }
     }
 }

@@ -29,6 +29,7 @@ mod progress;
 mod proxy;
 pub mod table;
 mod telemetry;
+mod tls;
 mod upstream;
 mod worker;
 
@@ -38,3 +39,4 @@ pub use error::{Failure, Reason};
 pub use listener::{ListenerState, ListenerStatus, probe};
 pub use proxy::{Proxy, ProxyView};
 pub use telemetry::AccessLogOutput;
+pub use tls::{Certificate, CertificateError, ServedCertificate};

@@ -20,6 +20,7 @@ use crate::listener::{ListenerStatus, Reconciler};
 use crate::progress::Progress;
 use crate::table::{Explanation, Published, Publisher, Question, RoutingTable};
 use crate::telemetry::{AccessLogger, Metrics, Shard, TableMetrics};
+use crate::tls::Acceptors;
 use crate::worker::{self, Command};
 
 /// Commands that may wait for a worker; it takes them at once unless it is closing a socket.
@@ -107,11 +108,15 @@ impl Proxy {
 
         let (publishing, publishing_seen) = watch::channel(0);
         let progress = Arc::new(Progress::new(config.workers, publishing, table_metrics.convergence()));
+        let acceptors =
+            config.certificate.clone().map(Acceptors::new).transpose().map_err(io::Error::other)?;
         let config = Arc::new(config);
         let mut workers = Vec::new();
         let mut threads = Vec::new();
         for (index, metrics) in shards.into_iter().enumerate() {
             let (sender, commands) = mpsc::channel(COMMANDS);
+            let acceptor =
+                acceptors.as_ref().map(Acceptors::acceptor).transpose().map_err(io::Error::other)?;
             threads.push(worker::spawn(worker::Parts {
                 index,
                 config: Arc::clone(&config),
@@ -121,6 +126,7 @@ impl Proxy {
                 metrics,
                 access_log: access_log.clone(),
                 signature: Signature::new(&config.pseudonym).map_err(io::Error::other)?,
+                acceptor,
                 commands,
             })?);
             workers.push(sender);
@@ -129,7 +135,7 @@ impl Proxy {
         let (statuses, listeners) = watch::channel(Arc::default());
         let (listener_findings, listener_findings_seen) = watch::channel(Arc::default());
         let reconcile =
-            Reconciler::new(published.clone(), workers.clone(), config.backlog, statuses, listener_findings);
+            Reconciler::new(published.clone(), workers.clone(), &config, statuses, listener_findings);
         let mut reconciler = JoinSet::new();
         reconciler.spawn(reconcile.run());
         let mut tasks = JoinSet::new();

@@ -31,6 +31,7 @@ use crate::listener::{self, Client, Listening, accept};
 use crate::progress::Progress;
 use crate::table::{CompiledRule, Published, RoutingTable};
 use crate::telemetry::{AccessLogger, Series, Shard};
+use crate::tls;
 use crate::upstream::Pool;
 
 /// How often a worker looks for what has waited too long. Time-outs fire up to this much late.
@@ -55,6 +56,8 @@ pub(crate) struct Worker {
     /// What requests and connections call the present; see there.
     pub(crate) clock: Clock,
     pub(crate) builder: listener::Builder,
+    /// Makes handshakes, if there is a certificate to show.
+    pub(crate) acceptor: Option<tls::Acceptor>,
     pub(crate) balancers: RefCell<Balancers>,
     pub(crate) pool: Pool,
     pub(crate) metrics: Arc<Shard>,
@@ -121,6 +124,7 @@ pub(crate) struct Parts {
     pub(crate) metrics: Arc<Shard>,
     pub(crate) access_log: AccessLogger,
     pub(crate) signature: Signature,
+    pub(crate) acceptor: Option<tls::Acceptor>,
     pub(crate) commands: mpsc::Receiver<Command>,
 }
 
@@ -161,6 +165,7 @@ async fn run(parts: Parts, clock: Clock) {
         parts.metrics,
         parts.access_log,
         parts.signature,
+        parts.acceptor,
         clock,
     ));
     let mut acceptors = Acceptors::default();
@@ -225,6 +230,7 @@ impl Worker {
         metrics: Arc<Shard>,
         access_log: AccessLogger,
         signature: Signature,
+        acceptor: Option<tls::Acceptor>,
         clock: Clock,
     ) -> Self {
         let mut cache = Cache::new(Arc::clone(&published.table));
@@ -239,6 +245,7 @@ impl Worker {
             clock,
             closing_since: Cell::new(None),
             builder: listener::builder(&config),
+            acceptor,
             balancers: RefCell::new(Balancers::new(index, config.workers)),
             pool: Pool::default(),
             metrics,

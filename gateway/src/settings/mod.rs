@@ -104,6 +104,14 @@ settings! {
     Startup listen: Vec<SocketAddr> = "listen" "0.0.0.0:8080" "ADDR:PORT" by value::socket_list;
     /// Addresses for callers inside the Kubernetes cluster (cluster role): besides, the Services' own names.
     Startup listen_cluster: Vec<SocketAddr> = "listen-cluster" "0.0.0.0:8081" "ADDR:PORT" by value::socket_list;
+    /// Addresses for callers from outside (edge role) over TLS 1.2 or 1.3, with HTTP/2 or HTTP/1.1 as ALPN decides. They
+    /// need `tls-cert` and `tls-key`.
+    Startup listen_tls: Vec<SocketAddr> = "listen-tls" "" "ADDR:PORT" by value::socket_list;
+    /// A file with the certificate for `listen-tls` in PEM: the server's own first, then those that vouch for it. It is
+    /// followed: a renewed one is shown from the next handshake on.
+    Startup tls_cert: Option<PathBuf> = "tls-cert" "" "FILE" by value::optional;
+    /// A file with the private key of that certificate in PEM, without a passphrase. It is followed as well.
+    Startup tls_key: Option<PathBuf> = "tls-key" "" "FILE" by value::optional;
     /// Address of the status pages for the kubelet and Prometheus: `/livez`, `/readyz`, `/metrics`, nothing else.
     Startup status: SocketAddr = "status" "0.0.0.0:9902" "ADDR:PORT" by value::socket;
     /// Address of the admin pages: the status pages and `/table`, `/findings`, `/explain`. On another address than
@@ -212,7 +220,8 @@ impl Settings {
     pub(crate) fn binds(&self) -> Vec<(&'static str, SocketAddr)> {
         let edge = self.listen.iter().map(|&bind| ("listen", bind));
         let cluster = self.listen_cluster.iter().map(|&bind| ("listen-cluster", bind));
-        edge.chain(cluster).chain([("status", self.status), ("admin", self.admin)]).collect()
+        let tls = self.listen_tls.iter().map(|&bind| ("listen-tls", bind));
+        edge.chain(cluster).chain(tls).chain([("status", self.status), ("admin", self.admin)]).collect()
     }
 
     /// Whether the admin pages stand on an address that only this machine can reach.

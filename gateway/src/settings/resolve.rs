@@ -150,6 +150,7 @@ fn contradictions(settings: &Settings) -> Vec<Problem> {
         problems
             .push(problem("namespaces and all-namespaces exclude each other: which is meant?".to_owned()));
     }
+    problems.extend(without_certificate(settings).map(problem));
     let binds = settings.binds();
     for (index, (name, address)) in binds.iter().enumerate() {
         for (other, taken) in binds[..index].iter().filter(|(_, taken)| overlap(*address, *taken)) {
@@ -158,6 +159,24 @@ fn contradictions(settings: &Settings) -> Vec<Problem> {
         }
     }
     problems
+}
+
+/// What is missing for TLS, and what to do about it.
+fn without_certificate(settings: &Settings) -> Option<String> {
+    match (settings.listen_tls.first(), &settings.tls_cert, &settings.tls_key) {
+        (_, Some(file), None) => Some(format!(
+            "tls-cert {} has no key: name the file with its private key by tls-key",
+            file.display()
+        )),
+        (_, None, Some(file)) => {
+            Some(format!("tls-key {} has no certificate: name the file with it by tls-cert", file.display()))
+        }
+        (Some(address), None, None) => Some(format!(
+            "listen-tls {address} has no certificate: name the files with one and its private key by tls-cert and \
+             tls-key"
+        )),
+        (_, Some(_), Some(_)) | (None, None, None) => None,
+    }
 }
 
 /// Whether two sockets cannot be bound side by side. An unspecified IPv6 address takes IPv4 as well.

@@ -26,6 +26,16 @@ fn every_wrong_setting_is_refused_with_its_name_its_value_and_what_is_expected()
         (&["--retry-budget", "200%"], "0% to 100%"),
         (&["--namespaces", "Shop"], "\"Shop\" is not a name"),
         (&["--via-name", "a b"], "is not a name"),
+        (
+            &["--listen-tls", "127.0.0.1:1"],
+            "listen-tls 127.0.0.1:1 has no certificate: name the files with one and its private key by tls-cert and \
+             tls-key",
+        ),
+        (
+            &["--tls-cert", "a.pem"],
+            "tls-cert a.pem has no key: name the file with its private key by tls-key",
+        ),
+        (&["--tls-key", "a.pem"], "tls-key a.pem has no certificate: name the file with it by tls-cert"),
         (&["--max-headers", "0"], "a number from 1 to 100"),
     ];
     for (flags, expected) in table {
@@ -86,4 +96,48 @@ fn admin_pages_beyond_loopback_need_a_token() {
     let said = String::from_utf8_lossy(&run.stderr);
     assert_eq!(run.status.code(), Some(1), "{said}");
     assert!(said.contains("--admin-token-file"), "{said}");
+}
+
+#[test]
+fn a_certificate_that_cannot_be_served_is_refused_with_its_flag_and_file_by_run_and_check() {
+    let folder = tempfile::tempdir().unwrap();
+    let manifests = folder.path().join("manifests");
+    std::fs::create_dir(&manifests).unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let [one, other] =
+        [(); 2].map(|()| rcgen::generate_simple_self_signed(vec!["shop.test".to_owned()]).unwrap());
+    let key = one.signing_key.serialize_pem();
+    let (good, good_key) = (file("tls.crt", &one.cert.pem()), file("tls.key", &key));
+    let (other_key, empty) = (file("other.key", &other.signing_key.serialize_pem()), file("empty", ""));
+    let cut = file("cut.key", &key[..key.len() / 2]);
+    let gone = folder.path().join("gone").to_str().unwrap().to_owned();
+    let table = [
+        (&gone, &good_key, format!("--tls-cert {gone} cannot be read")),
+        (&good, &gone, format!("--tls-key {gone} cannot be read")),
+        (&empty, &good_key, format!("--tls-cert {empty}: it has no certificate")),
+        (&good, &empty, format!("--tls-key {empty}: it has no private key")),
+        (&good, &cut, format!("--tls-key {cut}: ")),
+        (
+            &good,
+            &other_key,
+            format!("--tls-key {other_key}: the private key is not that of the first certificate"),
+        ),
+    ];
+    let manifests = manifests.to_str().unwrap();
+    for (certificate, key_file, expected) in &table {
+        let tls = ["--listen-tls", "127.0.0.1:0", "--tls-cert", certificate, "--tls-key", key_file];
+        for command in [&["run", "--files", manifests][..], &["check", manifests][..]] {
+            let run = output(&[command, &tls[..]].concat());
+            let said = String::from_utf8_lossy(&run.stderr);
+            assert_eq!(run.status.code(), Some(1), "{said}");
+            assert!(said.contains(expected), "should say {expected:?}, said: {said}");
+            assert!(!said.contains(&key.lines().nth(1).unwrap()[..16]), "the key is shown: {said}");
+        }
+    }
+    let run = output(&["check", manifests, "--tls-cert", &good, "--tls-key", &good_key]);
+    assert_eq!(run.status.code(), Some(0), "{}", String::from_utf8_lossy(&run.stderr));
 }

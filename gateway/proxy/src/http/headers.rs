@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 use http_body::Frame;
+use portolan_model::Protocol;
 
 use super::request::Target;
 use crate::config::LiveConfig;
@@ -39,6 +40,7 @@ pub(crate) struct Peer {
     pub(crate) trusted: bool,
     address_value: HeaderValue,
     port_value: HeaderValue,
+    protocol: Protocol,
     told: RefCell<Told>,
 }
 
@@ -63,8 +65,8 @@ pub(crate) struct Signature {
 }
 
 impl Peer {
-    /// The peer at this address, on a listener at this port.
-    pub(crate) fn new(address: IpAddr, port: u16, live: &LiveConfig) -> Self {
+    /// The peer at this address, on a listener of this protocol at this port.
+    pub(crate) fn new(address: IpAddr, protocol: Protocol, port: u16, live: &LiveConfig) -> Self {
         // An IPv4 client of a socket for both families is the same client.
         let address = address.to_canonical();
         Self {
@@ -73,6 +75,7 @@ impl Peer {
             address_value: HeaderValue::try_from(address.to_string())
                 .expect("an address is a valid field value"),
             port_value: HeaderValue::from(port),
+            protocol,
             told: RefCell::default(),
         }
     }
@@ -310,7 +313,7 @@ fn forwarded(headers: &mut HeaderMap, peer: &Peer, target: &Target) {
             None => headers.remove(name),
         };
     };
-    tell(X_FORWARDED_PROTO, Some(HeaderValue::from_static("http")));
+    tell(X_FORWARDED_PROTO, Some(HeaderValue::from_static(peer.protocol.scheme())));
     tell(X_FORWARDED_HOST, target.authority().cloned());
     tell(X_FORWARDED_PORT, Some(target.port.map_or_else(|| peer.port_value.clone(), HeaderValue::from)));
 }
@@ -321,11 +324,12 @@ fn forwarded_element(peer: &Peer, target: &Target) -> HeaderValue {
     let (before, after) = if peer.address.is_ipv6() { ("for=\"[", "]\"") } else { ("for=", "") };
     let authority = target.authority().and_then(|authority| authority.to_str().ok());
     let quote = if authority.is_some_and(|authority| authority.contains(':')) { "\"" } else { "" };
+    let scheme = peer.protocol.scheme();
     let element = match authority {
         Some(authority) => {
-            [before, address, after, ";host=", quote, authority, quote, ";proto=http"].concat()
+            [before, address, after, ";host=", quote, authority, quote, ";proto=", scheme].concat()
         }
-        None => [before, address, after, ";proto=http"].concat(),
+        None => [before, address, after, ";proto=", scheme].concat(),
     };
     HeaderValue::try_from(element).expect("an address and a checked authority make a valid field value")
 }

@@ -13,6 +13,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
+use portolan_model::Protocol;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
@@ -26,6 +27,7 @@ use crate::http::headers::Peer;
 use crate::http::respond;
 use crate::http1::request::Limits;
 use crate::telemetry::Record;
+use crate::tls::HandshakeFailure;
 use crate::worker::Worker;
 
 /// How long a client gets to read an answer that was sent before its request was whole.
@@ -62,6 +64,8 @@ pub(crate) struct Client {
 /// What a connection is doing while no request is in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
+    /// The handshake of TLS.
+    Handshake,
     /// Nothing, since its last response.
     Idle,
     /// A head has begun, or the connection is new.
@@ -82,7 +86,11 @@ pub(crate) enum Order {
 impl Client {
     /// A connection that has just been accepted; the worker's sweep watches it until it is closed.
     pub(crate) fn register(worker: Rc<Worker>, listening: Rc<Listening>, peer: IpAddr) -> Rc<Self> {
-        let peer = Peer::new(peer, listening.port, &worker.live());
+        let peer = Peer::new(peer, listening.listener.protocol, listening.port, &worker.live());
+        let state = match listening.listener.protocol {
+            Protocol::Http => State::Head,
+            Protocol::Https => State::Handshake,
+        };
         listening.series.accepted.one();
         let client = Rc::new(Self {
             peer,
@@ -90,7 +98,7 @@ impl Client {
             ended: Cell::new(0),
             stuck: Cell::new(0),
             http2: Cell::new(false),
-            state: Cell::new(State::Head),
+            state: Cell::new(state),
             since: Cell::new(Instant::now()),
             unread: Cell::new(false),
             refusal_waits: Cell::new(false),
@@ -147,6 +155,12 @@ impl Client {
         }
     }
 
+    /// The handshake is done; `http2` tells whether both sides agreed on that.
+    pub(super) fn shook_hands(&self, http2: bool) {
+        self.http2.set(http2);
+        self.enter(State::Head);
+    }
+
     /// Its requests come over HTTP/2.
     pub(crate) fn speaks_http2(&self) {
         self.http2.set(true);
@@ -201,6 +215,10 @@ impl Client {
                     self.give(Order::Abort);
                 }
             }
+            State::Handshake if waited >= live.request_head_timeout => {
+                self.listening.series.handshake_failed(HandshakeFailure::Timeout);
+                self.give(Order::Abort);
+            }
             State::Head if !self.http2.get() && waited >= live.request_head_timeout => {
                 self.worker.metrics.failed(Reason::RequestTimeout);
                 self.give(Order::Abort);
@@ -210,7 +228,7 @@ impl Client {
                 self.give(Order::Abort);
             }
             State::Idle | State::Head if waited >= live.client_idle_timeout => self.give(Order::Finish),
-            State::Idle | State::Head | State::Lingering => {}
+            State::Handshake | State::Idle | State::Head | State::Lingering => {}
         }
     }
 

@@ -12,9 +12,11 @@ use hyper::rt::Executor;
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
+use portolan_model::Protocol;
 use tokio::net::TcpStream;
 
 use super::client::{Client, ClientIo, Order};
+use super::handshake::handshake;
 use super::stream::Stream;
 use crate::config::ProxyConfig;
 use crate::error::Reason;
@@ -60,15 +62,25 @@ pub(crate) fn builder(config: &ProxyConfig) -> Builder {
 }
 
 /// Serves a connection until either side closes it. Dropping the future closes it at once.
-pub(super) async fn serve(client: Rc<Client>, stream: TcpStream) {
+pub(super) async fn serve(client: Rc<Client>, socket: TcpStream) {
     let watched = Watched(Rc::clone(&client));
     let worker = Rc::clone(client.worker());
+    let stream = match (client.listening.listener.protocol, &worker.acceptor) {
+        (Protocol::Http, _) => Stream::Plain(socket),
+        (Protocol::Https, Some(acceptor)) => {
+            // Boxed, so that connections in the clear have no room for it.
+            let Some(stream) = Box::pin(handshake(&client, acceptor, socket)).await else { return };
+            stream
+        }
+        // The reconciler opens no such listener.
+        (Protocol::Https, None) => return,
+    };
     let service = tower::service_fn(move |request: Request<Incoming>| {
         let client = Rc::clone(&client);
         async move { Ok::<_, Infallible>(proxy::forward(client, request.map(ClientBody::from)).await) }
     });
     let client = &watched.0;
-    let io = TokioIo::new(ClientIo::new(Stream::Plain(stream), Rc::clone(client)));
+    let io = TokioIo::new(ClientIo::new(stream, Rc::clone(client)));
     let mut connection = pin!(worker.builder.serve_connection(io, TowerToHyperService::new(service)));
     let ended = poll_fn(|cx| {
         match client.take_order(cx) {

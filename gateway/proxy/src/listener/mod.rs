@@ -1,6 +1,6 @@
 //! Where requests come in: sockets opened and closed to follow the table ([`reconcile`], [`bind`]), connections taken
 //! from them ([`accept`]), and each served and watched ([`connection`], [`client`]), in the clear or over TLS
-//! ([`stream`]).
+//! ([`stream`], [`handshake`]).
 
 mod accept;
 mod bind;
@@ -8,6 +8,7 @@ mod client;
 mod connection;
 #[cfg(test)]
 mod future_size;
+mod handshake;
 mod reconcile;
 mod screen;
 mod stream;

@@ -10,11 +10,12 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use portolan_model::{Finding, Listener, ListenerId, ResourceRef};
+use portolan_model::{Finding, Listener, ListenerId, Protocol, ResourceRef};
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::bind::bind;
+use crate::config::ProxyConfig;
 use crate::table::Published;
 use crate::worker::Command;
 
@@ -57,6 +58,7 @@ pub(crate) struct Reconciler {
     published: Published,
     workers: Vec<mpsc::Sender<Command>>,
     backlog: u32,
+    has_certificate: bool,
     statuses: watch::Sender<Arc<Vec<ListenerStatus>>>,
     findings: watch::Sender<Arc<Vec<Finding>>>,
     known: BTreeMap<ListenerId, ListenerStatus>,
@@ -67,11 +69,19 @@ impl Reconciler {
     pub(crate) fn new(
         published: Published,
         workers: Vec<mpsc::Sender<Command>>,
-        backlog: u32,
+        config: &ProxyConfig,
         statuses: watch::Sender<Arc<Vec<ListenerStatus>>>,
         findings: watch::Sender<Arc<Vec<Finding>>>,
     ) -> Self {
-        Self { published, workers, backlog, statuses, findings, known: BTreeMap::new() }
+        Self {
+            published,
+            workers,
+            backlog: config.backlog,
+            has_certificate: config.certificate.is_some(),
+            statuses,
+            findings,
+            known: BTreeMap::new(),
+        }
     }
 
     /// Runs until the publisher is gone. Dropping the future leaves the sockets as they are.
@@ -119,6 +129,13 @@ impl Reconciler {
     }
 
     async fn open(&self, listener: &Arc<Listener>) -> ListenerState {
+        if listener.protocol == Protocol::Https && !self.has_certificate {
+            let message = format!(
+                "{} is to be served over TLS, but there is no certificate: name its files by --tls-cert and --tls-key",
+                listener.bind
+            );
+            return ListenerState::Denied { message };
+        }
         let sockets = match bind(listener.bind, self.workers.len(), self.backlog) {
             Ok(sockets) => sockets,
             Err(error) => return refused(listener, &error),

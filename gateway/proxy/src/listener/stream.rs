@@ -14,7 +14,6 @@ pub(crate) enum Stream {
     /// In the clear.
     Plain(TcpStream),
     /// Over TLS. Boxed, because it is large and most connections may have none.
-    #[expect(dead_code, reason = "the TLS listener comes with the next change")]
     Tls(Box<TlsStream<TcpStream>>),
 }
 

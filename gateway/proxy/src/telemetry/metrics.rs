@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use crate::error::Reason;
 use crate::table::RoutingTable;
+use crate::tls::HandshakeFailure;
 
 /// Upper bounds of the duration buckets, in seconds.
 const BUCKETS: [f64; 14] =
@@ -78,6 +79,7 @@ pub(crate) struct ListenerSeries {
     pub(crate) closed: Count,
     pub(crate) refused: Count,
     pub(crate) accept_errors: Count,
+    handshake_failures: [Count; HandshakeFailure::ALL.len()],
 }
 
 /// The whole, as Prometheus sees it.
@@ -138,6 +140,15 @@ impl Shard {
     /// The series of a listener; the caller keeps it.
     pub(crate) fn listener(&self, id: &ListenerId) -> Arc<ListenerSeries> {
         Arc::clone(locked(&self.listeners).entry(id.clone()).or_default())
+    }
+}
+
+// === impl ListenerSeries ===
+
+impl ListenerSeries {
+    /// Counts a handshake that came to nothing.
+    pub(crate) fn handshake_failed(&self, failure: HandshakeFailure) {
+        self.handshake_failures[failure as usize].one();
     }
 }
 
@@ -237,6 +248,25 @@ impl Metrics {
         sums.iter().map(|(id, total)| metric(&[("listener", id.as_str())], as_float(*total))).collect()
     }
 
+    /// By listener and reason; what has not happened is not listed, as most listeners are without TLS.
+    fn handshake_failures(&self) -> Vec<Metric> {
+        let mut sums: BTreeMap<(ListenerId, &str), u64> = BTreeMap::new();
+        for shard in &self.shards {
+            #[expect(clippy::iter_over_hash_type, reason = "the sums go into an ordered map")]
+            for (id, series) in locked(&shard.listeners).iter() {
+                for (failure, count) in HandshakeFailure::ALL.iter().zip(&series.handshake_failures) {
+                    *sums.entry((id.clone(), failure.as_str())).or_default() += count.total();
+                }
+            }
+        }
+        sums.iter()
+            .filter(|(_, total)| **total > 0)
+            .map(|((id, reason), total)| {
+                counter(&[("listener", id.as_str()), ("reason", reason)], as_float(*total))
+            })
+            .collect()
+    }
+
     fn metrics_of(&self, name: &str) -> Vec<Metric> {
         match name {
             "portolan_requests_total" => self.requests(),
@@ -264,6 +294,7 @@ impl Metrics {
             "portolan_connections_total" => self.listeners(|series| series.accepted.total(), false),
             "portolan_connections_refused_total" => self.listeners(|series| series.refused.total(), false),
             "portolan_accept_errors_total" => self.listeners(|series| series.accept_errors.total(), false),
+            "portolan_tls_handshakes_failed_total" => self.handshake_failures(),
             "portolan_access_log_dropped_total" => {
                 vec![counter(&[], as_float(self.log_dropped.load(Ordering::Relaxed)))]
             }
@@ -296,7 +327,7 @@ impl Metrics {
 }
 
 /// Name, help, labels, type.
-const FAMILIES: [(&str, &str, &[&str], MetricType); 15] = [
+const FAMILIES: [(&str, &str, &[&str], MetricType); 16] = [
     (
         "portolan_requests_total",
         "Finished requests; without a route where none took them. Class none: the client left before an answer.",
@@ -332,6 +363,12 @@ const FAMILIES: [(&str, &str, &[&str], MetricType); 15] = [
         "portolan_accept_errors_total",
         "Failed attempts to accept a connection (no file descriptors left, for example).",
         &["listener"],
+        MetricType::COUNTER,
+    ),
+    (
+        "portolan_tls_handshakes_failed_total",
+        "TLS handshakes that came to nothing, by reason; reasons that have not occurred are not listed.",
+        &["listener", "reason"],
         MetricType::COUNTER,
     ),
     (

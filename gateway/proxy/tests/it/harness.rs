@@ -10,7 +10,7 @@ use portolan_model::{
     ListenerId, Match, PathMatch, PortMatch, Protocol, Rank, ResourceRef, Role, Roles, Route, RouteId, Rule,
     Snapshot,
 };
-use portolan_proxy::{AccessLogOutput, ListenerState, LiveConfig, Proxy, ProxyConfig};
+use portolan_proxy::{AccessLogOutput, ListenerState, LiveConfig, Proxy, ProxyConfig, ServedCertificate};
 use prometheus::TextEncoder;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -43,6 +43,8 @@ pub(crate) struct Gateway {
     proxy: Option<Proxy>,
     pub(crate) edge: SocketAddr,
     pub(crate) cluster: SocketAddr,
+    /// Where it speaks TLS, if it was given a certificate.
+    pub(crate) tls: Option<SocketAddr>,
     snapshots: watch::Sender<Arc<Snapshot>>,
     pub(crate) live: watch::Sender<Arc<LiveConfig>>,
     registry: prometheus::Registry,
@@ -99,7 +101,16 @@ impl Setup {
         self
     }
 
+    /// Besides, a listener at the edge over TLS that shows this certificate.
+    pub(crate) fn tls(mut self, certificate: ServedCertificate) -> Self {
+        self.config.certificate = Some(certificate);
+        let listener = listener("tls", loopback(), Role::Edge);
+        self.listeners.push(Listener { protocol: Protocol::Https, ..listener });
+        self
+    }
+
     pub(crate) async fn start(self) -> Gateway {
+        let (count, has_tls) = (self.listeners.len(), self.config.certificate.is_some());
         let mut snapshot = Snapshot { generation: 1, ..Snapshot::default() };
         for listener in self.listeners {
             snapshot.listeners.insert(listener.id.clone(), Arc::new(listener));
@@ -112,7 +123,7 @@ impl Setup {
         let registry = prometheus::Registry::new();
         let proxy = Proxy::start(self.config, live_seen, snapshots_seen, &registry).unwrap();
         let mut listeners = proxy.listeners();
-        soon(listeners.wait_for(|listeners| listeners.len() == 2)).await.unwrap();
+        soon(listeners.wait_for(|listeners| listeners.len() == count)).await.unwrap();
         let address = |id: &str| {
             let listeners = proxy.listeners();
             let listeners = listeners.borrow();
@@ -123,7 +134,9 @@ impl Setup {
             }
         };
         let (edge, cluster) = (address("edge"), address("cluster"));
-        let gateway = Gateway { edge, cluster, proxy: Some(proxy), snapshots, live, registry, log: self.log };
+        let tls = has_tls.then(|| address("tls"));
+        let gateway =
+            Gateway { edge, cluster, tls, proxy: Some(proxy), snapshots, live, registry, log: self.log };
         gateway.usable(1).await;
         gateway
     }

@@ -16,3 +16,4 @@ mod streaming;
 mod targets;
 mod telemetry;
 mod timeouts;
+mod tls;

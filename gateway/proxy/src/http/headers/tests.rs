@@ -1,5 +1,5 @@
 use http::{Method, Request};
-use portolan_model::Role;
+use portolan_model::{Protocol, Role};
 
 use super::*;
 use crate::http::request::{Asked, normalise};
@@ -17,7 +17,7 @@ fn sent_on(peer: &str, version: Version, has_body: bool, fields: &[(&str, &str)]
     }
     let mut parts = request.body(()).unwrap().into_parts().0;
     let Ok(Asked::Forward(target)) = normalise(&mut parts, Role::Edge, &live()) else { panic!("forwarded") };
-    let peer = Peer::new(peer.parse().unwrap(), 8080, &live());
+    let peer = Peer::new(peer.parse().unwrap(), Protocol::Http, 8080, &live());
     let signature = Signature::new("portolan-1").unwrap();
     prepare_request(&mut parts, has_body, &peer, &target, Some(&signature));
     parts.headers
@@ -143,7 +143,7 @@ fn the_client_is_the_nearest_address_that_is_not_trusted() {
         for value in chain {
             headers.append(X_FORWARDED_FOR, value.parse().unwrap());
         }
-        let client = Peer::new(peer.parse().unwrap(), 80, &live()).client(&headers, &live());
+        let client = Peer::new(peer.parse().unwrap(), Protocol::Http, 80, &live()).client(&headers, &live());
         assert_eq!(client, expected.parse::<IpAddr>().unwrap(), "{peer} {chain:?}");
     }
 }
@@ -194,7 +194,7 @@ fn each_field_of_one_hop_is_noticed_by_itself() {
 
 #[test]
 fn requests_of_one_peer_to_several_hosts_tell_each_its_own() {
-    let peer = Peer::new("1.2.3.4".parse().unwrap(), 8080, &live());
+    let peer = Peer::new("1.2.3.4".parse().unwrap(), Protocol::Http, 8080, &live());
     for host in ["a.test", "a.test", "b.test", "a.test:81"] {
         let request = Request::builder().uri("/x").header("host", host).body(()).unwrap();
         let mut parts = request.into_parts().0;
