@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, Metadata};
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -29,6 +30,7 @@ pub(super) struct Folder {
     files: BTreeMap<PathBuf, Entry>,
     /// What could not be looked into, and why.
     unreadable: BTreeMap<PathBuf, String>,
+    hasher: RandomState,
 }
 
 /// What a look at the files found.
@@ -48,6 +50,8 @@ struct Entry {
     objects: Vec<Object>,
     /// The device and inode of its last good state.
     good: Option<(u64, u64)>,
+    /// A hash of the text that was taken in last and counts; none if it was none that could be.
+    taken: Option<u64>,
     findings: Vec<Finding>,
     /// Since when it is as it is, if it lost objects by that.
     lost: Option<(Stamp, Instant)>,
@@ -79,6 +83,7 @@ impl Folder {
             default_namespace: default_namespace.into(),
             files: BTreeMap::new(),
             unreadable: BTreeMap::new(),
+            hasher: RandomState::new(),
         }
     }
 
@@ -98,8 +103,7 @@ impl Folder {
             let entry = self.files.entry(path.clone()).or_default();
             let stamp = Stamp::new(&metadata);
             if !entry.is_as(stamp.as_ref()) {
-                has_changed = true;
-                entry.read(&path, &metadata, stamp, &self.default_namespace);
+                has_changed |= entry.read(&path, &metadata, stamp, &self.default_namespace, &self.hasher);
             }
         }
         let look_again = self.files.values().filter_map(Entry::settles_in).min();
@@ -177,27 +181,47 @@ impl Entry {
         self.lost.is_none() && self.stamp.is_some() && self.stamp.as_ref() == stamp
     }
 
-    /// Takes in the file's content. If it cannot be read or may be half written, its last good objects stay.
-    fn read(&mut self, path: &Path, metadata: &Metadata, stamp: Option<Stamp>, default_namespace: &str) {
+    /// Takes in the file's content. If it cannot be read or may be half written, its last good objects stay. Tells
+    /// whether it may say something else now: a file that was touched is read again and says the same, as does one that
+    /// was read so soon after it was written that nobody could tell whether it was whole.
+    fn read(
+        &mut self,
+        path: &Path,
+        metadata: &Metadata,
+        stamp: Option<Stamp>,
+        default_namespace: &str,
+        hasher: &RandomState,
+    ) -> bool {
         self.stamp = stamp;
-        let resource = file_resource(path);
-        let text = match text(path, metadata.len()) {
-            Ok(text) => text,
-            Err(fault) => return self.keep(&resource, "content", fault),
+        let text = text(path, metadata.len());
+        let hash = text.as_ref().ok().map(|text| hasher.hash_one(text));
+        if hash.is_some() && self.taken == hash && self.lost.is_none() {
+            self.good = Some(identity(metadata));
+            return false;
+        }
+        let is_taken = match text {
+            Ok(text) => self.understand(path, metadata, &text, default_namespace),
+            Err(fault) => self.keep(path, "content", fault),
         };
-        match manifest::read(&text, default_namespace) {
+        self.taken = hash.filter(|_| is_taken);
+        true
+    }
+
+    /// Tells whether what the text says counts from now on.
+    fn understand(&mut self, path: &Path, metadata: &Metadata, text: &str, default_namespace: &str) -> bool {
+        match manifest::read(text, default_namespace) {
             Ok(manifest) => self.take(path, metadata, manifest),
             Err(unreadable) => {
                 let field = match unreadable.position {
                     Some((line, column)) => format!("line {line}, column {column}"),
                     None => "content".to_owned(),
                 };
-                self.keep(&resource, &field, unreadable.why);
+                self.keep(path, &field, unreadable.why)
             }
         }
     }
 
-    fn take(&mut self, path: &Path, metadata: &Metadata, manifest: Manifest) {
+    fn take(&mut self, path: &Path, metadata: &Metadata, manifest: Manifest) -> bool {
         let said: BTreeSet<_> =
             manifest.objects.iter().map(Object::resource).chain(manifest.malformed.iter().cloned()).collect();
         let lost = self.objects.iter().map(Object::resource).filter(|it| !said.contains(it));
@@ -206,7 +230,7 @@ impl Entry {
         let is_whole = self.good != Some(identity(metadata)) && !said.is_empty();
         if !lost.is_empty() && !is_whole && self.may_be_half_written(metadata) {
             self.findings = vec![half_written(path, &lost)];
-            return;
+            return false;
         }
         self.lost = None;
         self.good = Some(identity(metadata));
@@ -215,6 +239,7 @@ impl Entry {
         self.objects = manifest.objects.into_iter().chain(kept).collect();
         self.findings = manifest.findings;
         self.findings.iter_mut().for_each(|finding| place(finding, path));
+        true
     }
 
     /// Whether a file that lost objects was written so shortly ago that the rest may still come. The time of the file
@@ -236,14 +261,15 @@ impl Entry {
         self.lost.as_ref().map(|(_, since)| STABLE.saturating_sub(since.elapsed()))
     }
 
-    fn keep(&mut self, resource: &ResourceRef, field: &str, fault: String) {
+    fn keep(&mut self, path: &Path, field: &str, fault: String) -> bool {
         self.lost = None;
         let kept = match self.objects.len() {
             0 => "nothing of it is served".to_owned(),
             count => format!("what it said last ({count} objects) stays in force"),
         };
         let message = format!("{fault}; {kept} until the file is mended or removed");
-        self.findings = vec![Finding::error(resource, field, "UnreadableFile", message)];
+        self.findings = vec![Finding::error(&file_resource(path), field, "UnreadableFile", message)];
+        false
     }
 }
 

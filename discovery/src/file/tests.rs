@@ -250,6 +250,31 @@ fn links_that_lead_back_up_are_not_followed() {
 }
 
 #[test]
+fn a_file_that_says_the_same_as_before_is_no_change() {
+    let dir = TempDir::new().unwrap();
+    let (path, other) = (dir.path().join("shop.yaml"), dir.path().join("shop.new"));
+    let said = manifest("orders", "10.0.0.1");
+    fs::write(&path, &said).unwrap();
+    let mut folder = Folder::new(dir.path(), "default");
+    let mut has_changed = || folder.scan().unwrap().has_changed;
+    assert!(has_changed());
+    // Written so shortly ago that it is read again.
+    assert!(!has_changed());
+    fs::write(&other, &said).unwrap();
+    fs::rename(&other, &path).unwrap();
+    assert!(!has_changed());
+    fs::write(&path, manifest("orders", "10.0.0.2")).unwrap();
+    assert!(has_changed());
+    fs::write(&path, "kind: [").unwrap();
+    assert!(has_changed());
+    // It counts anew after it did not.
+    fs::write(&path, manifest("orders", "10.0.0.2")).unwrap();
+    assert!(has_changed());
+    fs::remove_file(&path).unwrap();
+    assert!(has_changed());
+}
+
+#[test]
 fn findings_name_the_file() {
     let dir = TempDir::new().unwrap();
     let host = |name: &str| {
