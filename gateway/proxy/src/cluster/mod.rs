@@ -27,4 +27,4 @@ pub use endpoint::{Endpoint, Health};
 pub use pick::{AffinityKey, NoEndpoint, Outcome, Pick, PickContext};
 
 pub(crate) use balance::verdicts;
-pub(crate) use pick::Trial;
+pub(crate) use pick::{Held, Trial};

@@ -128,6 +128,11 @@ impl Pick {
         &self.endpoint.0
     }
 
+    /// The worker's own hold on it, which costs nothing to clone.
+    pub(crate) fn held(&self) -> &Rc<Held> {
+        &self.endpoint
+    }
+
     /// The cluster it was chosen from.
     pub fn cluster(&self) -> &Arc<Cluster> {
         &self.desk.cluster
@@ -143,13 +148,14 @@ impl Pick {
         self.by_affinity
     }
 
-    /// Says how the attempt ended. Only the first call counts.
-    pub fn record(&mut self, outcome: Outcome) {
+    /// Says how the attempt ended, `now`. Only the first call counts.
+    pub fn record(&mut self, outcome: Outcome, now: Instant) {
         if !self.recorded {
             self.recorded = true;
             let Desk { cluster, policy } = &*self.desk;
             let policy = &policy.outlier_detection;
-            outlier::observe(cluster, policy, &self.endpoint.0, outcome, self.trial, self.picked_at);
+            let time = (self.picked_at, now);
+            outlier::observe(cluster, policy, &self.endpoint.0, outcome, self.trial, time);
             self.end_trial();
         }
     }

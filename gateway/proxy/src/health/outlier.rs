@@ -32,16 +32,15 @@ use crate::cluster::{Cluster, ClusterState, Endpoint, Health, Outcome, Trial};
 /// So many times the base ejection without an ejection, and one of the past ones is forgotten.
 const CALM_FACTOR: u32 = 12;
 
-/// Takes note of how an attempt ended that began at `picked_at`.
+/// Takes note of how an attempt ended just now that began at `picked_at`.
 pub(crate) fn observe(
     cluster: &Cluster,
     policy: &OutlierDetection,
     endpoint: &Endpoint,
     outcome: Outcome,
     trial: Trial,
-    picked_at: Instant,
+    (picked_at, now): (Instant, Instant),
 ) {
-    let now = Instant::now();
     if matches!(outcome, Outcome::Answered(_)) {
         endpoint.answered(now);
     }

@@ -196,7 +196,7 @@ impl Exchange {
         self.timeouts
             .set(Limits { response_header: timeouts.response_header, stream_idle: timeouts.stream_idle });
         if let (Some(limit), None) = (timeouts.request, self.deadline.get()) {
-            let started = self.record.borrow().as_ref().map_or_else(Instant::now, |record| record.started);
+            let started = self.record.borrow().as_ref().map_or_else(|| self.now(), |record| record.started);
             self.deadline.set(started.checked_add(limit));
         }
     }
@@ -224,9 +224,14 @@ impl Exchange {
         }
     }
 
+    /// As exact as time-outs need it: see [`crate::clock`].
+    fn now(&self) -> Instant {
+        self.client.worker().clock.now()
+    }
+
     fn enter(&self, phase: Phase) {
         self.phase.set(phase);
-        self.since.set(Instant::now());
+        self.since.set(self.now());
     }
 
     /// How far the request's body is.
@@ -242,7 +247,7 @@ impl Exchange {
     /// Bytes of the response went to the client's connection.
     pub(crate) fn sent(&self, bytes: usize) {
         self.bytes_out.set(self.bytes_out.get() + bytes as u64);
-        self.since.set(Instant::now());
+        self.since.set(self.now());
     }
 
     /// Runs `step` until it is done or the exchange fails from outside (a time-out, a body that is too large).
@@ -318,7 +323,7 @@ impl Exchange {
         if last {
             self.uploaded();
         } else {
-            self.since.set(Instant::now());
+            self.since.set(self.now());
         }
         Ok(clean_trailers(frame))
     }
@@ -352,7 +357,7 @@ impl Exchange {
     pub(crate) fn fail(&self, reason: Reason) {
         if self.failed.get().is_none() {
             self.failed.set(Some(reason));
-            self.since.set(Instant::now());
+            self.since.set(self.now());
             drop(self.download.take());
             self.abort_upload();
             wake(&self.waker);

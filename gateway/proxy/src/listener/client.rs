@@ -99,7 +99,7 @@ impl Client {
             stuck: Cell::new(0),
             http2: Cell::new(false),
             state: Cell::new(state),
-            since: Cell::new(Instant::now()),
+            since: Cell::new(worker.clock.now()),
             unread: Cell::new(false),
             refusal_waits: Cell::new(false),
             order: Cell::new(None),
@@ -201,7 +201,7 @@ impl Client {
 
     fn enter(&self, state: State) {
         self.state.set(state);
-        self.since.set(Instant::now());
+        self.since.set(self.worker.clock.now());
     }
 
     /// Closes what has waited for too long; the sweep calls this. A connection that does not go when asked is closed

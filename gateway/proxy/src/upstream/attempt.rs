@@ -125,11 +125,11 @@ async fn checkout(
     let endpoint = pick.endpoint();
     if !fresh && let Some(connection) = worker.pool.take(endpoint, replayable) {
         worker.metrics.upstream_reused.one();
-        return Ok((Checkout::new(connection, endpoint, worker, true), parts));
+        return Ok((Checkout::new(connection, pick, worker, true), parts));
     }
     let opening = connect(worker, endpoint, pick.policy().timeouts.connect);
     match exchange.unless_failed(opening).await {
-        Ok(Ok(connection)) => Ok((Checkout::new(connection, endpoint, worker, false), parts)),
+        Ok(Ok(connection)) => Ok((Checkout::new(connection, pick, worker, false), parts)),
         Ok(Err(error)) => Err(Box::new(unconnected(&error, parts))),
         Err(reason) => Err(Box::new(final_failure(reason, None))),
     }

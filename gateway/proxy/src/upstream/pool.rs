@@ -8,14 +8,13 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use tokio::time::Instant;
 
 use super::connect::Connection;
-use crate::cluster::Endpoint;
+use crate::cluster::{Endpoint, Held, Pick};
 use crate::worker::Worker;
 
 /// A request that cannot be sent again goes out on a connection idle for longer than this only if there is no choice:
@@ -34,7 +33,7 @@ pub(crate) struct Pool {
 }
 
 struct Shelf {
-    endpoint: Arc<Endpoint>,
+    endpoint: Rc<Held>,
     /// Oldest first.
     idle: Vec<Idle>,
 }
@@ -47,7 +46,7 @@ struct Idle {
 /// A connection in use. Dropped without being given back, it is closed.
 pub(crate) struct Checkout {
     pub(super) connection: Connection,
-    endpoint: Arc<Endpoint>,
+    endpoint: Rc<Held>,
     worker: Rc<Worker>,
     /// Whether it has carried a request before.
     pub(super) reused: bool,
@@ -82,23 +81,23 @@ impl Pool {
         found
     }
 
-    fn put(&self, endpoint: Arc<Endpoint>, connection: Connection) {
-        if endpoint.is_retired() || connection.sender.is_closed() {
+    fn put(&self, endpoint: Rc<Held>, connection: Connection, now: Instant) {
+        if endpoint.0.is_retired() || connection.sender.is_closed() {
             return;
         }
         let mut shelves = self.shelves.borrow_mut();
-        let shelf = shelves.entry(endpoint.id()).or_insert_with(|| Shelf { endpoint, idle: Vec::new() });
-        shelf.idle.push(Idle { connection, since: Instant::now() });
+        let shelf = shelves.entry(endpoint.0.id()).or_insert_with(|| Shelf { endpoint, idle: Vec::new() });
+        shelf.idle.push(Idle { connection, since: now });
     }
 
     /// Closes what has been idle for too long, earlier if its endpoint is on its way out, what the other side has closed,
     /// and all that belongs to endpoints which left their cluster.
     pub(crate) fn sweep(&self, now: Instant, keep: Duration) {
         self.shelves.borrow_mut().retain(|_, shelf| {
-            if shelf.endpoint.is_retired() {
+            if shelf.endpoint.0.is_retired() {
                 return false;
             }
-            let keep = if shelf.endpoint.is_draining() { keep.min(DRAINING_KEEP) } else { keep };
+            let keep = if shelf.endpoint.0.is_draining() { keep.min(DRAINING_KEEP) } else { keep };
             shelf.idle.retain(|idle| {
                 !idle.connection.sender.is_closed() && now.saturating_duration_since(idle.since) < keep
             });
@@ -108,17 +107,12 @@ impl Pool {
 }
 
 impl Checkout {
-    pub(super) fn new(
-        connection: Connection,
-        endpoint: &Arc<Endpoint>,
-        worker: &Rc<Worker>,
-        reused: bool,
-    ) -> Self {
-        Self { connection, endpoint: Arc::clone(endpoint), worker: Rc::clone(worker), reused }
+    pub(super) fn new(connection: Connection, pick: &Pick, worker: &Rc<Worker>, reused: bool) -> Self {
+        Self { connection, endpoint: Rc::clone(pick.held()), worker: Rc::clone(worker), reused }
     }
 
     /// Keeps the connection for the next request. Only after the whole response has been read.
     pub(crate) fn give_back(self) {
-        self.worker.pool.put(self.endpoint, self.connection);
+        self.worker.pool.put(self.endpoint, self.connection, self.worker.clock.now());
     }
 }

@@ -18,7 +18,6 @@ use std::sync::Arc;
 
 use http::Method;
 use http::request::Parts;
-use tokio::time::Instant;
 
 use super::attempt::{Answered, Broken, Progress, attempt};
 use super::trial::try_out;
@@ -72,7 +71,7 @@ pub(crate) async fn send(
     let mut tried = Tried::default();
     let mut failed: Option<Failed> = None;
     loop {
-        let now = Instant::now();
+        let now = worker.clock.now();
         let context = PickContext { now, affinity, tried: tried.as_slice(), copyable };
         let mut pick = worker.balancers.borrow_mut().pick(cluster, &context).map_err(|_| no_endpoints())?;
         let fresh = failed.is_some();
@@ -86,14 +85,15 @@ pub(crate) async fn send(
         let copy = (replayable && tried.has_retries(&pick)).then(|| parts.clone());
         let broken = match attempt(exchange, &pick, parts, replayable, fresh).await {
             Ok(answered) => {
-                pick.record(Outcome::Answered(answered.response.status()));
-                exchange.note(|record| record.upstream = Some(now.elapsed()));
+                let then = worker.clock.now();
+                pick.record(Outcome::Answered(answered.response.status()), then);
+                exchange.note(|record| record.upstream = Some(then - now));
                 return Ok(Sent { answered, pick });
             }
             Err(broken) => broken,
         };
         if let Some(outcome) = broken.outcome {
-            pick.record(outcome);
+            pick.record(outcome, worker.clock.now());
         }
         let Broken { failure, outcome, progress, unsent } = broken;
         let again = again(exchange, progress, unsent, copy).filter(|_| tried.push(&pick));
@@ -165,7 +165,7 @@ impl Tried {
             self.retries += 1;
         }
         let worker = exchange.client.worker();
-        if worker.balancers.borrow_mut().allow_retry(pick.cluster(), Instant::now()) {
+        if worker.balancers.borrow_mut().allow_retry(pick.cluster(), worker.clock.now()) {
             worker.metrics.retries.one();
             Ok(())
         } else {

@@ -22,7 +22,7 @@ pub(super) fn try_out(worker: &Rc<Worker>, mut pick: Pick, mut parts: Parts) {
     tokio::task::spawn_local(async move {
         if let Some(outcome) = outcome(&worker, &pick, parts).await {
             tracing::debug!(endpoint = %pick.endpoint().address(), ?outcome, "an ejected endpoint was tried");
-            pick.record(outcome);
+            pick.record(outcome, worker.clock.now());
         }
     });
 }

@@ -121,8 +121,8 @@ fn nothing_is_lost_when_workers_and_swaps_race() {
             for step in 0..5000 {
                 let Ok(mut pick) = pick(&mut own, &cluster) else { continue };
                 match step % 3 {
-                    0 => pick.record(crate::cluster::Outcome::Reset),
-                    1 => pick.record(crate::cluster::Outcome::Answered(http::StatusCode::OK)),
+                    0 => pick.record(crate::cluster::Outcome::Reset, Instant::now()),
+                    1 => pick.record(crate::cluster::Outcome::Answered(http::StatusCode::OK), Instant::now()),
                     _ => drop(pick),
                 }
             }
@@ -248,7 +248,7 @@ fn a_request_counts_until_it_is_dropped_whether_or_not_it_was_recorded() {
     let mut one = Balancers::new(0, 1);
     let (cancelled, mut answered) = (pick(&mut one, &cluster).unwrap(), pick(&mut one, &cluster).unwrap());
     assert_eq!(endpoint(&cluster, 0).in_flight(), 2);
-    answered.record(crate::cluster::Outcome::Answered(http::StatusCode::OK));
+    answered.record(crate::cluster::Outcome::Answered(http::StatusCode::OK), Instant::now());
     assert_eq!(endpoint(&cluster, 0).in_flight(), 2, "the body is still to come");
     drop(answered);
     drop(cancelled);

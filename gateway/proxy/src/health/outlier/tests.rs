@@ -23,14 +23,14 @@ fn pick_of(balancers: &mut Balancers, cluster: &Arc<Cluster>, wanted: u8) -> Pic
         if number(&pick) == wanted {
             return pick;
         }
-        pick.record(OK);
+        pick.record(OK, Instant::now());
     }
     panic!("endpoint {wanted} is among 100 picks")
 }
 
 fn fail(balancers: &mut Balancers, cluster: &Arc<Cluster>, wanted: u8, outcome: Outcome, times: u32) {
     for _ in 0..times {
-        pick_of(balancers, cluster, wanted).record(outcome);
+        pick_of(balancers, cluster, wanted).record(outcome, Instant::now());
     }
 }
 
@@ -94,14 +94,14 @@ async fn after_an_ejection_one_request_at_a_time_tries_and_its_answer_decides() 
     drop(cancelled);
     let mut bad = pick(&mut other, &cluster).unwrap();
     assert_eq!(number(&bad), 2, "a trial that was cancelled is made again");
-    bad.record(UNAVAILABLE);
+    bad.record(UNAVAILABLE, Instant::now());
     assert_eq!((health(&cluster, 1), used(&mut one, &cluster)), (Health::Ejected, vec![1, 3, 4]));
 
     advance(seconds(9)).await;
     assert_eq!(health(&cluster, 1), Health::Ejected, "the second ejection is twice as long");
     advance(seconds(2)).await;
     let mut good = pick(&mut one, &cluster).unwrap();
-    good.record(OK);
+    good.record(OK, Instant::now());
     assert_eq!(health(&cluster, 1), Health::Healthy);
     assert_eq!(used(&mut one, &cluster), [1, 2, 3, 4], "the trial's body may still run");
     assert_eq!(used(&mut other, &cluster), [1, 2, 3, 4]);
@@ -119,7 +119,7 @@ async fn a_copy_tries_where_a_request_can_be_copied() {
     let mut trial = pick.take_trial().unwrap();
     assert_eq!(number(&trial), 2);
     assert!(one.pick(&cluster, &context).unwrap().take_trial().is_none(), "one at a time");
-    trial.record(OK);
+    trial.record(OK, Instant::now());
     assert_eq!(health(&cluster, 1), Health::Healthy);
 }
 
@@ -147,8 +147,8 @@ async fn answers_to_requests_from_before_an_ejection_change_nothing() {
     fail(&mut one, &cluster, 1, UNAVAILABLE, 5);
     let until = endpoint(&cluster, 0).ejected_until();
     advance(seconds(1)).await;
-    late_good.record(OK);
-    late_bad.record(UNAVAILABLE);
+    late_good.record(OK, Instant::now());
+    late_bad.record(UNAVAILABLE, Instant::now());
     assert_eq!((health(&cluster, 0), endpoint(&cluster, 0).ejected_until()), (Health::Ejected, until));
 }
 
@@ -163,18 +163,18 @@ async fn ejections_grow_up_to_the_longest_and_are_forgotten_in_good_times() {
         let length = endpoint(&cluster, 0).ejected_until().unwrap() - Instant::now();
         lengths.push(length.as_secs());
         advance(length + seconds(1)).await;
-        pick_of(&mut one, &cluster, 1).record(UNAVAILABLE);
+        pick_of(&mut one, &cluster, 1).record(UNAVAILABLE, Instant::now());
     }
     assert_eq!(lengths, [5, 10, 12, 12]);
     assert_eq!(endpoint(&cluster, 0).ejections(), 5);
 
     advance(seconds(13)).await;
-    pick_of(&mut one, &cluster, 1).record(OK);
+    pick_of(&mut one, &cluster, 1).record(OK, Instant::now());
     advance(seconds(3 * 60)).await;
     fail(&mut one, &cluster, 1, UNAVAILABLE, 5);
     assert_eq!(endpoint(&cluster, 0).ejections(), 3, "five, less one for each minute, and this one");
     advance(seconds(3600)).await;
-    pick_of(&mut one, &cluster, 1).record(OK);
+    pick_of(&mut one, &cluster, 1).record(OK, Instant::now());
     fail(&mut one, &cluster, 1, UNAVAILABLE, 5);
     assert_eq!(endpoint(&cluster, 0).ejections(), 1, "all is forgotten");
 }
@@ -185,7 +185,7 @@ async fn at_most_half_are_ejected_and_never_the_last_usable_one() {
         let cluster = cluster_of(endpoints, ClusterPolicy::default());
         let mut one = Balancers::new(0, 1);
         for _ in 0..20 * usize::from(endpoints) {
-            pick(&mut one, &cluster).unwrap().record(UNAVAILABLE);
+            pick(&mut one, &cluster).unwrap().record(UNAVAILABLE, Instant::now());
         }
         let ejected =
             (0..usize::from(endpoints)).filter(|&at| health(&cluster, at) == Health::Ejected).count();
@@ -197,7 +197,7 @@ async fn at_most_half_are_ejected_and_never_the_last_usable_one() {
         let cluster = cluster_of(4, ClusterPolicy { outlier_detection, ..ClusterPolicy::default() });
         let mut one = Balancers::new(0, 1);
         for _ in 0..80 {
-            pick(&mut one, &cluster).unwrap().record(UNAVAILABLE);
+            pick(&mut one, &cluster).unwrap().record(UNAVAILABLE, Instant::now());
         }
         let ejected = (0..4).filter(|&at| health(&cluster, at) == Health::Ejected).count();
         assert_eq!(ejected, expected);
@@ -212,7 +212,7 @@ async fn in_the_last_resort_a_good_answer_takes_an_ejected_endpoint_back() {
     endpoint(&cluster, 1).set_check_failed(true);
     cluster.touch();
     assert_eq!(used(&mut one, &cluster), [1, 2], "all that are ready");
-    pick_of(&mut one, &cluster, 1).record(OK);
+    pick_of(&mut one, &cluster, 1).record(OK, Instant::now());
     assert_eq!((health(&cluster, 0), used(&mut one, &cluster)), (Health::Healthy, vec![1]));
 }
 
@@ -223,19 +223,19 @@ async fn a_time_out_ejects_a_silent_endpoint_at_once_and_one_that_answers_others
     advance(seconds(10)).await;
     let mut waits = pick_of(&mut one, &cluster, 1);
     advance(seconds(2)).await;
-    waits.record(Outcome::TimedOut);
+    waits.record(Outcome::TimedOut, Instant::now());
     assert_eq!(health(&cluster, 0), Health::Ejected, "it answered nothing for two seconds");
 
     for round in 1..=2 {
         let mut slow = pick_of(&mut one, &cluster, 2);
         advance(seconds(1)).await;
         if round == 1 {
-            pick_of(&mut one, &cluster, 2).record(OK);
+            pick_of(&mut one, &cluster, 2).record(OK, Instant::now());
         } else {
-            pick_of(&mut one, &cluster, 2).record(UNAVAILABLE);
+            pick_of(&mut one, &cluster, 2).record(UNAVAILABLE, Instant::now());
         }
         advance(seconds(1)).await;
-        slow.record(Outcome::TimedOut);
+        slow.record(Outcome::TimedOut, Instant::now());
         let expected = if round == 1 { Health::Healthy } else { Health::Ejected };
         assert_eq!(health(&cluster, 1), expected, "round {round}");
     }
@@ -256,12 +256,12 @@ async fn a_hung_endpoint_gets_nothing_new_three_seconds_after_the_first_time_out
                 break;
             }
             while let Some((_, mut pick)) = hanging.pop_front_if(|(until, _)| *until <= at) {
-                pick.record(Outcome::TimedOut);
+                pick.record(Outcome::TimedOut, Instant::now());
                 first_time_out.get_or_insert(at);
             }
             let mut pick = pick(&mut all[step % 2], &cluster).unwrap();
             if number(&pick) != 1 || at < seconds(10) {
-                pick.record(OK);
+                pick.record(OK, Instant::now());
             } else {
                 // After the ejection there are trials; they are another matter.
                 last_on_it = if pick.endpoint().ejections() == 0 { at } else { last_on_it };
