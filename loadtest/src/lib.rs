@@ -30,6 +30,7 @@
 //! ```
 
 pub mod amount;
+mod chunked;
 pub mod load;
 pub mod measure;
 pub mod upstream;

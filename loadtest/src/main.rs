@@ -25,9 +25,6 @@ enum Command {
     Churn(churn::Options),
     /// Measure Portolan beside HAProxy, nginx, Envoy and Traefik: the CPU time that each takes for a request.
     Peers(peers::Options),
-    /// The upstream of `peers`.
-    #[command(hide = true)]
-    PeersUpstream(peers::upstream::Options),
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -37,6 +34,5 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Backend(options) => backend::run(&options),
         Command::Churn(options) => churn::run(&options),
         Command::Peers(options) => peers::run(&options),
-        Command::PeersUpstream(options) => peers::upstream::run(&options),
     }
 }

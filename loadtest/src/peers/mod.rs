@@ -31,7 +31,6 @@ mod setup;
 mod spring;
 mod table;
 mod traefik;
-pub(crate) mod upstream;
 mod wheels;
 
 use std::io::Write as _;

@@ -14,6 +14,8 @@ use super::peer::Programs;
 use super::ports;
 
 const UPSTREAMS: usize = 4;
+/// Bytes of a small answer.
+const SMALL: &str = "102";
 
 /// What stands during all measurements.
 #[derive(Debug)]
@@ -106,7 +108,9 @@ impl Backend {
     fn start(program: &Path) -> anyhow::Result<(Self, Vec<SocketAddr>)> {
         let ports = ports::free(UPSTREAMS)?;
         let mut command = Command::new(program);
-        command.arg("peers-upstream").args(ports.iter().map(SocketAddr::to_string));
+        let addresses: Vec<_> = ports.iter().map(SocketAddr::to_string).collect();
+        command.args(["backend", "--name", "echo", "--listen", &addresses.join(",")]);
+        command.args(["--body", SMALL]);
         command.env_clear().stdin(Stdio::null()).stdout(Stdio::piped());
         let mut backend = Self(command.spawn().context("cannot start the upstreams")?);
         let output = backend.0.stdout.take().context("the standard output was piped")?;

@@ -1,215 +1,301 @@
-//! One answer.
+//! What is answered.
 
-use std::fmt;
+use std::cell::RefCell;
+use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::time::SystemTime;
 
-use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body::{Body, Frame, SizeHint};
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use serde_json::json;
+use http::{HeaderValue, StatusCode, Uri};
+use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use super::request::Head;
 use super::{End, Mode, Switches};
 
-const X_UPSTREAM: HeaderName = HeaderName::from_static("x-upstream");
-const X_VERSION: HeaderName = HeaderName::from_static("x-version");
 /// The longest body that is asked for by a request.
 const LONGEST_BODY: u64 = 64 << 20;
 
 /// Makes the answers of one upstream.
 #[derive(Debug)]
 pub(super) struct Answerer {
-    name: HeaderValue,
-    version: HeaderValue,
-    small: Bytes,
-    switches: Arc<Switches>,
+    name: String,
+    version: String,
+    /// The fields of every answer, as they are written.
+    fields: String,
+    small: String,
+    pub(super) switches: Arc<Switches>,
     end: watch::Sender<End>,
+    date: RefCell<Date>,
 }
 
-/// A connection that is to end without an answer, or with a part of one.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Dropped {
-    /// With a reset.
-    Reset,
-    /// With a plain close.
-    Close,
-}
-
-/// A whole body, or one that breaks off.
+/// The field `date`, made once a second.
 #[derive(Debug)]
-pub(super) enum AnswerBody {
-    Whole(Full<Bytes>),
-    Cut { begun: Option<Bytes>, promised: u64, sent: bool },
+struct Date {
+    second: u64,
+    text: String,
+}
+
+/// What a request asks for.
+#[derive(Debug)]
+pub(super) enum Asked {
+    /// Whether it is ready, or only whether it is well.
+    Health { ready: bool },
+    /// That it ends on the spot.
+    Crash,
+    /// Switches to be turned.
+    Turn(String),
+    /// An answer.
+    Content(Content),
+}
+
+/// The content of an answer.
+#[derive(Debug)]
+pub(super) enum Content {
+    /// What the switches say: the small JSON, or so many bytes.
+    Usual,
+    /// So many bytes, whatever the switches say.
+    Dots(u64),
+    /// What arrived, but for the length of its body.
+    Echo(Value),
+}
+
+/// The body of an answer.
+#[derive(Debug)]
+pub(super) enum Payload {
+    Text(String),
+    Dots(u64),
+}
+
+/// One answer.
+#[derive(Debug)]
+pub(super) enum Answer {
+    Whole(StatusCode, Payload),
+    /// The half of it, then the end of the connection.
+    Cut(Payload),
+    /// The connection is reset.
+    Reset,
+    /// None, ever.
+    Nothing,
+}
+
+impl Asked {
+    /// What this head, which came in at the address `local`, asks for.
+    pub(super) fn by(head: &Head<'_>, local: SocketAddr) -> Self {
+        let (path, query) = head.target.split_once('?').unwrap_or((head.target, ""));
+        let path = if path.starts_with('/') { path } else { path_of_url(path) };
+        match (head.method, path) {
+            (_, "/healthz" | "/readyz") => Self::Health { ready: true },
+            (_, "/livez") => Self::Health { ready: false },
+            ("PUT", "/crash") => Self::Crash,
+            ("PUT", "/switches") => Self::Turn(query.to_owned()),
+            _ => Self::Content(Content::of(head, path, query, local)),
+        }
+    }
+}
+
+/// The path of a request to a proxy, which names a whole URL.
+fn path_of_url(url: &str) -> &str {
+    let authority = url.split_once("://").map_or(url, |(_, rest)| rest);
+    authority.find('/').map_or("/", |at| &authority[at..])
+}
+
+impl Content {
+    fn of(head: &Head<'_>, path: &str, query: &str, local: SocketAddr) -> Self {
+        if !query.is_empty() {
+            if query.split('&').any(|part| part == "echo") {
+                return Self::Echo(echo(head, path, local));
+            }
+            let asked = query.split('&').find_map(|part| part.strip_prefix("body=")?.parse::<u64>().ok());
+            if let Some(bytes) = asked {
+                return Self::Dots(bytes.min(LONGEST_BODY));
+            }
+        }
+        let sized = path.rsplit_once("/b/").and_then(|(_, size)| bytes(size));
+        sized.map_or(Self::Usual, |bytes| Self::Dots(bytes.min(LONGEST_BODY)))
+    }
+}
+
+/// A size such as `100`, `64k` or `1m`.
+fn bytes(text: &str) -> Option<u64> {
+    let (number, scale) = match text.as_bytes().last()? {
+        b'k' => (&text[..text.len() - 1], 10),
+        b'm' => (&text[..text.len() - 1], 20),
+        _ => (text, 0),
+    };
+    number.parse::<u32>().ok().map(|number| u64::from(number) << scale)
+}
+
+fn echo(head: &Head<'_>, path: &str, local: SocketAddr) -> Value {
+    let field = |(name, value): &(&str, &[u8])| {
+        [name.to_ascii_lowercase(), String::from_utf8_lossy(value).into_owned()]
+    };
+    let fields: Vec<_> = head.fields.iter().map(field).collect();
+    let target = head.target.parse::<Uri>().map_or(head.target.to_owned(), |uri| uri.to_string());
+    json!({ "local": local, "method": head.method, "target": target, "path": path, "headers": fields })
 }
 
 impl Answerer {
     pub(super) fn new(name: &str, version: &str, switches: Arc<Switches>, end: watch::Sender<End>) -> Self {
-        let small = format!("{}\n", json!({ "upstream": name, "version": version })).into();
         // What no field can hold is still in the body.
-        let field = |text| HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("(unprintable)"));
-        Self { name: field(name), version: field(version), small, switches, end }
+        let field = |text: &str| match HeaderValue::try_from(text) {
+            Ok(_) => text.to_owned(),
+            Err(_) => "(unprintable)".to_owned(),
+        };
+        Self {
+            name: name.to_owned(),
+            version: version.to_owned(),
+            fields: format!(
+                "x-upstream: {}\r\nx-version: {}\r\ncontent-type: application/json\r\n",
+                field(name),
+                field(version)
+            ),
+            small: format!("{}\n", json!({ "upstream": name, "version": version })),
+            switches,
+            end,
+            date: RefCell::new(Date { second: 0, text: String::new() }),
+        }
     }
 
-    /// Answers a request that came in at the address `local`.
-    pub(super) async fn answer(
-        &self,
-        request: Request<Incoming>,
-        local: SocketAddr,
-    ) -> Result<Response<AnswerBody>, Dropped> {
-        let (head, mut body) = request.into_parts();
-        let mut received = 0;
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|_| Dropped::Close)?;
-            received += frame.data_ref().map_or(0, |data| data.len() as u64);
-        }
-        match (&head.method, head.uri.path()) {
-            (_, "/healthz" | "/readyz") => return Ok(self.health(self.switches.is_ready())),
-            (_, "/livez") => return Ok(self.health(self.switches.is_healthy())),
-            (&Method::PUT, "/crash") => return self.crash().await,
-            (&Method::PUT, "/switches") => return Ok(self.turn(head.uri.query().unwrap_or_default())),
-            _ => {}
-        }
-        self.switches.count_request();
-        let latency = self.switches.latency();
-        if !latency.is_zero() {
-            tokio::time::sleep(latency).await;
-        }
-        let content = self.content(&head, received, local);
+    /// The answer to a request whose body had so many bytes. It has waited already.
+    pub(super) fn answer(&self, content: Content, received: u64) -> Answer {
+        let payload = self.payload(content, received);
         match self.switches.failure() {
-            None => Ok(self.response(StatusCode::OK, content)),
-            Some(Mode::Status(status)) => Ok(self.response(
-                StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
-                content,
-            )),
-            Some(Mode::Reset) => Err(Dropped::Reset),
-            Some(Mode::CutBody) => Ok(self.cut(&content)),
-            Some(Mode::Hang) => std::future::pending().await,
+            None => Answer::Whole(StatusCode::OK, payload),
+            Some(Mode::Status(status)) => {
+                let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+                Answer::Whole(status, payload)
+            }
+            Some(Mode::Reset) => Answer::Reset,
+            Some(Mode::CutBody) => Answer::Cut(payload),
+            Some(Mode::Hang) => Answer::Nothing,
         }
     }
 
-    fn health(&self, good: bool) -> Response<AnswerBody> {
-        if good {
-            self.response(StatusCode::OK, Bytes::from_static(b"ok\n"))
-        } else if self.switches.is_healthy() {
-            self.response(StatusCode::SERVICE_UNAVAILABLE, Bytes::from_static(b"not ready\n"))
-        } else {
-            self.response(StatusCode::SERVICE_UNAVAILABLE, Bytes::from_static(b"sick\n"))
+    pub(super) fn health(&self, ready: bool) -> Answer {
+        let is_good = if ready { self.switches.is_ready() } else { self.switches.is_healthy() };
+        if is_good {
+            return said(StatusCode::OK, "ok\n");
         }
+        let why = if self.switches.is_healthy() { "not ready\n" } else { "sick\n" };
+        said(StatusCode::SERVICE_UNAVAILABLE, why)
     }
 
     /// No answer: the server ends, and this connection with it.
-    async fn crash(&self) -> Result<Response<AnswerBody>, Dropped> {
+    pub(super) fn crash(&self) -> Answer {
         self.end.send_replace(End::Crash);
-        std::future::pending().await
+        Answer::Nothing
     }
 
-    fn turn(&self, query: &str) -> Response<AnswerBody> {
+    pub(super) fn turn(&self, query: &str) -> Answer {
         match self.switches.turn(query) {
-            Ok(()) => self.response(StatusCode::OK, Bytes::from_static(b"turned\n")),
-            Err(error) => self.response(StatusCode::BAD_REQUEST, format!("{error:#}\n").into()),
+            Ok(()) => said(StatusCode::OK, "turned\n"),
+            Err(error) => said(StatusCode::BAD_REQUEST, &format!("{error:#}\n")),
         }
     }
 
-    fn content(&self, head: &http::request::Parts, received: u64, local: SocketAddr) -> Bytes {
-        let query = head.uri.query().unwrap_or_default();
-        if query.split('&').any(|part| part == "echo") {
-            return self.echo(head, received, local);
+    /// Writes the head of an answer with a body of `length` bytes.
+    pub(super) fn write_head(&self, out: &mut Vec<u8>, status: StatusCode, length: u64, keep: bool) {
+        let mut text = |words: &str| out.extend_from_slice(words.as_bytes());
+        text("HTTP/1.1 ");
+        text(status.as_str());
+        text(" ");
+        text(status.canonical_reason().unwrap_or("Unknown"));
+        text("\r\n");
+        text(&self.fields);
+        if may_have_body(status) {
+            text("content-length: ");
+            text(itoa(length, &mut [0; 20]));
+            text("\r\n");
         }
-        let asked = query.split('&').find_map(|part| part.strip_prefix("body=")?.parse::<u64>().ok());
-        match asked.unwrap_or_else(|| self.switches.body_bytes()).min(LONGEST_BODY) {
-            0 => self.small.clone(),
-            size => vec![b'.'; usize::try_from(size).unwrap_or(0)].into(),
-        }
+        text(self.date.borrow_mut().now());
+        text(if keep { "\r\n" } else { "connection: close\r\n\r\n" });
     }
 
-    fn echo(&self, head: &http::request::Parts, received: u64, local: SocketAddr) -> Bytes {
-        let fields: Vec<_> = head
-            .headers
-            .iter()
-            .map(|(name, value)| {
-                [name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned()]
-            })
-            .collect();
-        let echo = json!({
-            "upstream": String::from_utf8_lossy(self.name.as_bytes()),
-            "version": String::from_utf8_lossy(self.version.as_bytes()),
-            "local": local,
-            "method": head.method.as_str(),
-            "target": head.uri.to_string(),
-            "path": head.uri.path(),
-            "headers": fields,
-            "body_bytes": received,
-        });
-        format!("{echo}\n").into()
-    }
-
-    fn response(&self, status: StatusCode, content: Bytes) -> Response<AnswerBody> {
-        self.with_body(status, AnswerBody::Whole(Full::new(content)))
-    }
-
-    fn cut(&self, content: &Bytes) -> Response<AnswerBody> {
-        let half = content.slice(..content.len() / 2);
-        self.with_body(
-            StatusCode::OK,
-            AnswerBody::Cut { begun: Some(half), promised: content.len() as u64, sent: false },
-        )
-    }
-
-    fn with_body(&self, status: StatusCode, body: AnswerBody) -> Response<AnswerBody> {
-        let mut response = Response::new(body);
-        *response.status_mut() = status;
-        let headers = response.headers_mut();
-        headers.insert(X_UPSTREAM, self.name.clone());
-        headers.insert(X_VERSION, self.version.clone());
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        response
-    }
-}
-
-impl Body for AnswerBody {
-    type Data = Bytes;
-    type Error = Dropped;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Dropped>>> {
-        match self.get_mut() {
-            Self::Whole(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
-            Self::Cut { begun, sent, .. } => match begun.take() {
-                Some(begun) => Poll::Ready(Some(Ok(Frame::data(begun)))),
-                // What has begun is flushed while nothing more comes; only then may the body fail.
-                None if !*sent => {
-                    *sent = true;
-                    cx.waker().wake_by_ref();
-                    Poll::Pending
-                }
-                None => Poll::Ready(Some(Err(Dropped::Close))),
+    fn payload(&self, content: Content, received: u64) -> Payload {
+        match content {
+            Content::Dots(bytes) => Payload::Dots(bytes),
+            Content::Usual => match self.switches.body_bytes().min(LONGEST_BODY) {
+                0 => Payload::Text(self.small.clone()),
+                bytes => Payload::Dots(bytes),
             },
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Whole(body) => body.is_end_stream(),
-            Self::Cut { .. } => false,
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Whole(body) => body.size_hint(),
-            Self::Cut { promised, .. } => SizeHint::with_exact(*promised),
+            Content::Echo(mut echo) => {
+                echo["upstream"] = json!(self.name);
+                echo["version"] = json!(self.version);
+                echo["body_bytes"] = json!(received);
+                Payload::Text(format!("{echo}\n"))
+            }
         }
     }
 }
 
-impl fmt::Display for Dropped {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the switches ask for no answer")
+/// Whether answers of this status have a body at all.
+pub(super) fn may_have_body(status: StatusCode) -> bool {
+    status != StatusCode::NO_CONTENT && status != StatusCode::NOT_MODIFIED
+}
+
+fn said(status: StatusCode, words: &str) -> Answer {
+    Answer::Whole(status, Payload::Text(words.to_owned()))
+}
+
+/// The digits of a number, without allocating.
+fn itoa(mut number: u64, digits: &mut [u8; 20]) -> &str {
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    std::str::from_utf8(&digits[at..]).expect("digits are ASCII")
+}
+
+impl Payload {
+    pub(super) fn len(&self) -> u64 {
+        match self {
+            Self::Text(text) => text.len() as u64,
+            Self::Dots(bytes) => *bytes,
+        }
     }
 }
 
-impl std::error::Error for Dropped {}
+impl Date {
+    fn now(&mut self) -> &str {
+        let now = SystemTime::now();
+        let second = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        if second != self.second || self.text.is_empty() {
+            self.second = second;
+            self.text.clear();
+            write!(self.text, "date: {}\r\n", httpdate::HttpDate::from(now)).expect("a text takes all");
+        }
+        &self.text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_stand_in_paths() {
+        for (text, expected) in [
+            ("100", Some(100)),
+            ("1k", Some(1 << 10)),
+            ("1m", Some(1 << 20)),
+            ("k", None),
+            ("", None),
+            ("x", None),
+        ] {
+            assert_eq!(bytes(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn digits_are_those_of_the_number() {
+        for number in [0, 7, 10, 102, 1 << 20, u64::MAX] {
+            assert_eq!(itoa(number, &mut [0; 20]), number.to_string());
+        }
+    }
+}

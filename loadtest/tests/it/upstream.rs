@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use portolan_loadtest::load::{FailureKind, Load, Pace, Report};
-use portolan_loadtest::upstream::{Mode, Upstream};
+use portolan_loadtest::upstream::{Mode, RunningUpstream, Upstream};
 
 fn ask(address: SocketAddr, target: &str) -> Report {
     let load = Load { pace: Pace::Closed, connections: 1, count: Some(20), ..Load::to(address, target) };
@@ -118,4 +118,83 @@ fn finishing_answers_what_is_under_way() {
     assert!(seen.starts_with("HTTP/1.1 200"), "{seen}");
     assert!(seen.contains("connection: close"), "{seen}");
     assert_eq!(idle.read(&mut [0; 64]).unwrap(), 0, "the idle connection is closed in order");
+}
+
+/// What comes back to the end of the connection; the last request must ask for that end.
+fn all(upstream: &RunningUpstream, request: &[u8], piece: usize) -> Vec<u8> {
+    let mut stream = TcpStream::connect(upstream.address()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    for bytes in request.chunks(piece) {
+        stream.write_all(bytes).unwrap();
+    }
+    let mut seen = Vec::new();
+    stream.read_to_end(&mut seen).unwrap();
+    seen
+}
+
+#[test]
+fn requests_are_told_apart_however_they_arrive() {
+    let upstream = Upstream::named("a").start().unwrap();
+    let requests = "GET /b/1 HTTP/1.1\r\nhost: a\r\n\r\n\
+        POST /?echo HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nhello\
+        POST /?echo HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n4\r\ndefg\r\n0\r\n\r\n\
+        HEAD /b/100 HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    for piece in [1, 7, requests.len()] {
+        let seen = String::from_utf8(all(&upstream, requests.as_bytes(), piece)).unwrap();
+        assert_eq!(seen.matches("HTTP/1.1 200 OK\r\n").count(), 4, "in pieces of {piece}: {seen}");
+        assert!(seen.contains("\"body_bytes\":5") && seen.contains("\"body_bytes\":7"), "{seen}");
+        assert!(
+            seen.contains("content-length: 100\r\n") && seen.ends_with("connection: close\r\n\r\n"),
+            "{seen}"
+        );
+    }
+}
+
+#[test]
+fn answers_have_the_size_that_is_asked_for() {
+    let upstream = Upstream::named("a").start().unwrap();
+    for (target, length) in [
+        ("/b/1k", 1 << 10),
+        ("/orders/b/64k", 64 << 10),
+        ("/b/3m", 3 << 20),
+        ("/?body=5000", 5000),
+        ("/b/0", 0),
+    ] {
+        let request = format!("GET {target} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+        let seen = all(&upstream, request.as_bytes(), request.len());
+        let head = seen.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
+        assert_eq!(seen.len() - head, length, "{target}");
+        assert!(String::from_utf8_lossy(&seen[..head]).contains(&format!("content-length: {length}\r\n")));
+    }
+}
+
+#[test]
+fn what_is_no_request_is_refused_and_a_large_body_is_waited_for() {
+    let upstream = Upstream::named("a").start().unwrap();
+    assert!(all(&upstream, b"nonsense\r\n\r\n", 100).starts_with(b"HTTP/1.1 400 "));
+    let mut stream = TcpStream::connect(upstream.address()).unwrap();
+    stream
+        .write_all(
+            b"POST /?echo HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 1000000\r\n\r\n",
+        )
+        .unwrap();
+    let mut bytes = [0; 64];
+    let count = stream.read(&mut bytes).unwrap();
+    assert_eq!(&bytes[..count], b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream.write_all(&vec![b'.'; 1_000_000]).unwrap();
+    assert!(answer(&mut stream, "").contains("\"body_bytes\":1000000"));
+}
+
+#[test]
+fn a_client_that_leaves_is_not_waited_for() {
+    let upstream = Upstream::named("a").start().unwrap();
+    upstream.switches().set_failures(1.0, Mode::Hang);
+    let mut stream = TcpStream::connect(upstream.address()).unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+    while upstream.switches().received() == 0 {
+        std::thread::yield_now();
+    }
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    assert_eq!(stream.read(&mut [0; 64]).unwrap(), 0, "closed without an answer");
 }
