@@ -38,7 +38,7 @@ use anyhow::{Context, bail};
 use tokio::time::Instant;
 
 use self::book::{Book, Window};
-pub use self::report::{Latency, Measured, Moment, Trouble};
+pub use self::report::{Latency, Measured, Moment, Quantile, Trouble};
 pub use self::request::Shot;
 pub use self::target::Target;
 use self::thread::Progress;

@@ -44,6 +44,8 @@ pub struct Measured {
     pub requests_per_second: f64,
     /// Of answered requests: in the open loop from when they were due, else from when they were sent.
     pub latency_us: Latency,
+    /// Which share of the requests took no longer than what.
+    pub quantiles: Vec<Quantile>,
     /// Requests that waited for a free connection more than a millisecond (open loop).
     pub queued: u64,
     /// Connections opened after the start.
@@ -76,6 +78,15 @@ pub struct Latency {
     #[serde(rename = "p99_9")]
     pub p999: u64,
     pub max: u64,
+}
+
+/// A point of a distribution.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Quantile {
+    /// This share of the requests, 0 to 1,
+    pub share: f64,
+    /// took no longer than these microseconds.
+    pub micros: u64,
 }
 
 /// A step of the time.
@@ -128,6 +139,7 @@ impl Measured {
             seconds,
             requests_per_second: answered as f64 / seconds.max(f64::EPSILON),
             latency_us: Latency::of(&all),
+            quantiles: quantiles(&all),
             queued: book.queued,
             connections_opened: book.opened,
             connections_replaced: book.replaced,
@@ -173,6 +185,13 @@ impl Latency {
             max: histogram.max(),
         }
     }
+}
+
+/// The distribution at the points at which it is drawn.
+fn quantiles(histogram: &Histogram<u32>) -> Vec<Quantile> {
+    let shares = [0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975, 0.99, 0.995, 0.999, 0.9995, 0.9999, 1.0];
+    let at = |share| Quantile { share, micros: histogram.value_at_quantile(share) };
+    if histogram.is_empty() { Vec::new() } else { shares.map(at).into() }
 }
 
 impl fmt::Display for Measured {

@@ -55,6 +55,11 @@ impl Target {
         Self { host: name.to_owned(), ..self }
     }
 
+    /// Its path with its query.
+    pub fn path(&self) -> &Uri {
+        &self.path
+    }
+
     /// Whether it is asked over TLS.
     pub fn is_tls(&self) -> bool {
         self.tls

@@ -9,6 +9,7 @@ mod failures;
 mod generator;
 mod measure;
 mod peers;
+mod scenario;
 mod scripted;
 mod secure;
 mod upstream;
