@@ -13,6 +13,7 @@ use http_body::Frame;
 use portolan_model::Protocol;
 
 use super::request::Target;
+use super::survey::{Known, Survey};
 use crate::config::LiveConfig;
 
 /// The client's address as earlier proxies saw it, nearest last.
@@ -161,25 +162,31 @@ impl Signature {
 /// Makes the head of a client's request one for an endpoint; gives the request id.
 pub(crate) fn prepare_request(
     parts: &mut Parts,
+    survey: &Survey,
     has_body: bool,
     peer: &Peer,
     target: &Target,
     signature: Option<&Signature>,
 ) -> HeaderValue {
-    let trailers = accepts_trailers(&parts.headers);
-    remove_hop_by_hop(&mut parts.headers);
-    // Answered here: hyper sends 100 (Continue) when the body is first read, which is after an endpoint was found.
-    parts.headers.remove(header::EXPECT);
+    let trailers = survey.has(Known::Te) && accepts_trailers(&parts.headers);
+    remove_hop_by_hop(&mut parts.headers, survey);
+    if survey.has(Known::Expect) {
+        // Answered here: 100 (Continue) is sent when the body is first read, which is after an endpoint was found.
+        parts.headers.remove(header::EXPECT);
+    }
     if trailers {
         parts.headers.insert(header::TE, HeaderValue::from_static("trailers"));
         parts.headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
     }
-    if parts.version == Version::HTTP_2 {
+    if parts.version == Version::HTTP_2 && survey.repeats(Known::Cookie) {
         join_cookies(&mut parts.headers);
     }
-    if has_body && !parts.headers.contains_key(header::CONTENT_LENGTH) {
+    if has_body && !survey.has(Known::ContentLength) {
         // Said outright, because without it hyper takes the body of a GET, HEAD or DELETE for none.
         parts.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    if !peer.trusted && survey.has(Known::XForwardedPrefix) {
+        parts.headers.remove(X_FORWARDED_PREFIX);
     }
     forwarded(&mut parts.headers, peer, target);
     if let Some(signature) = signature {
@@ -191,7 +198,8 @@ pub(crate) fn prepare_request(
 
 /// Makes the head of an endpoint's response one for the client.
 pub(crate) fn prepare_response(parts: &mut http::response::Parts, signature: Option<&Signature>) {
-    remove_hop_by_hop(&mut parts.headers);
+    let survey = Survey::of(&parts.headers);
+    remove_hop_by_hop(&mut parts.headers, &survey);
     if let Some(signature) = signature {
         signature.sign(&mut parts.headers, parts.version);
     }
@@ -199,46 +207,30 @@ pub(crate) fn prepare_response(parts: &mut http::response::Parts, signature: Opt
 }
 
 /// Removes what is meant for this hop alone, and whatever `Connection` says is.
-fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(header::CONNECTION) {
+fn remove_hop_by_hop(headers: &mut HeaderMap, survey: &Survey) {
+    if survey.has(Known::Connection) {
         for name in listed_in_connection(headers) {
             headers.remove(name);
         }
         headers.remove(header::CONNECTION);
     }
-    // Most messages have none of them, and one look at the fields that are there costs less than a look-up of each that
-    // is not.
-    if headers.keys().any(is_hop_by_hop) {
-        for name in HOP_BY_HOP {
+    for (known, name) in HOP_BY_HOP {
+        if survey.has(known) {
             headers.remove(name);
         }
     }
 }
 
-const HOP_BY_HOP: [HeaderName; 8] = [
-    KEEP_ALIVE,
-    PROXY_CONNECTION,
-    HTTP2_SETTINGS,
-    header::TE,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-    header::PROXY_AUTHORIZATION,
-    header::PROXY_AUTHENTICATE,
+const HOP_BY_HOP: [(Known, HeaderName); 8] = [
+    (Known::KeepAlive, KEEP_ALIVE),
+    (Known::ProxyConnection, PROXY_CONNECTION),
+    (Known::Http2Settings, HTTP2_SETTINGS),
+    (Known::Te, header::TE),
+    (Known::TransferEncoding, header::TRANSFER_ENCODING),
+    (Known::Upgrade, header::UPGRADE),
+    (Known::ProxyAuthorization, header::PROXY_AUTHORIZATION),
+    (Known::ProxyAuthenticate, header::PROXY_AUTHENTICATE),
 ];
-
-fn is_hop_by_hop(name: &HeaderName) -> bool {
-    matches!(
-        name.as_str(),
-        "keep-alive"
-            | "proxy-connection"
-            | "http2-settings"
-            | "te"
-            | "transfer-encoding"
-            | "upgrade"
-            | "proxy-authorization"
-            | "proxy-authenticate"
-    )
-}
 
 /// Takes out of trailers what has no place there: what is meant for one hop, and what this gateway vouches for in the
 /// head, where an endpoint might join the two.
@@ -247,7 +239,8 @@ pub(crate) fn clean_trailers(frame: Frame<Bytes>) -> Frame<Bytes> {
         Ok(trailers) => trailers,
         Err(data) => return data,
     };
-    remove_hop_by_hop(&mut trailers);
+    let survey = Survey::of(&trailers);
+    remove_hop_by_hop(&mut trailers, &survey);
     let forwarded = trailers.keys().filter(|name| name.as_str().starts_with("x-forwarded-"));
     let vouched_for =
         [header::FORWARDED, header::VIA, X_REQUEST_ID, header::HOST, header::CONTENT_LENGTH, header::TRAILER];
@@ -261,6 +254,8 @@ fn listed_in_connection(headers: &HeaderMap) -> Vec<HeaderName> {
     headers
         .get_all(header::CONNECTION)
         .iter()
+        // Most say this alone; the field of this name goes anyway.
+        .filter(|value| !value.as_bytes().eq_ignore_ascii_case(b"keep-alive"))
         // Octets, because one that is no text must not hide the names beside it.
         .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
         .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
@@ -302,7 +297,6 @@ fn forwarded(headers: &mut HeaderMap, peer: &Peer, target: &Target) {
     } else {
         headers.insert(X_FORWARDED_FOR, peer.address_value.clone());
         headers.insert(header::FORWARDED, element);
-        headers.remove(X_FORWARDED_PREFIX);
     }
     let mut tell = |name: HeaderName, value: Option<HeaderValue>| {
         if peer.trusted && headers.contains_key(&name) {

@@ -8,3 +8,4 @@ pub(crate) mod headers;
 pub(crate) mod proxy;
 pub(crate) mod request;
 pub(crate) mod respond;
+mod survey;

@@ -12,6 +12,7 @@ use super::body::Body;
 use super::client_body::ClientBody;
 use super::exchange::{Exchange, InFlight};
 use super::request::{Asked, Target};
+use super::survey::{Known, Survey};
 use super::{affinity, headers, request, respond};
 use crate::cluster::{Cluster, Pick};
 use crate::error::{Failure, Reason};
@@ -58,13 +59,15 @@ async fn answer(exchange: &Rc<Exchange>, mut parts: Parts) -> Result<Answer, Fai
     if parts.version == Version::HTTP_2 {
         client.speaks_http2();
     }
-    request::check_size(&parts, worker.config().max_head_bytes)?;
-    let target = match request::normalise(&mut parts, client.listening.listener.role, &live)? {
+    let survey = Survey::of(&parts.headers);
+    request::check_size(&parts, &survey, worker.config().max_head_bytes)?;
+    let role = client.listening.listener.role;
+    let target = match request::normalise(&mut parts, &survey, role, &live)? {
         Asked::Answer => return Ok(Answer::Ourselves(respond::ourselves(&parts))),
         Asked::Forward(target) => target,
     };
     let signature = live.via.then_some(worker.signature());
-    if signature.is_some_and(|signature| signature.is_in(&parts.headers)) {
+    if survey.has(Known::Via) && signature.is_some_and(|signature| signature.is_in(&parts.headers)) {
         return Err(Failure::new(Reason::LoopDetected, "the request has passed this gateway before"));
     }
 
@@ -79,7 +82,8 @@ async fn answer(exchange: &Rc<Exchange>, mut parts: Parts) -> Result<Answer, Fai
     let affinity = policy_affinity(exchange, cluster);
     let client_address = client.peer.client(&parts.headers, &live);
     let key = affinity::Key::read(&affinity, client_address, &parts.headers);
-    let id = headers::prepare_request(&mut parts, exchange.has_upload(), &client.peer, &target, signature);
+    let has_body = exchange.has_upload();
+    let id = headers::prepare_request(&mut parts, &survey, has_body, &client.peer, &target, signature);
     exchange.note(|record| {
         record.client = client_address;
         record.request_id = Some(id);

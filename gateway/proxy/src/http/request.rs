@@ -12,6 +12,7 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Uri, Version, header};
 use portolan_model::Role;
 
+use super::survey::{Known, Survey};
 use crate::config::LiveConfig;
 use crate::error::{Failure, Reason};
 
@@ -67,9 +68,14 @@ impl Target {
 ///
 /// # Errors
 /// Says what is wrong with the request.
-pub(crate) fn normalise(parts: &mut Parts, role: Role, live: &LiveConfig) -> Result<Asked, Failure> {
-    check_head(parts, live)?;
-    let authority = authority(parts, role)?;
+pub(crate) fn normalise(
+    parts: &mut Parts,
+    survey: &Survey,
+    role: Role,
+    live: &LiveConfig,
+) -> Result<Asked, Failure> {
+    check_head(parts, survey, live)?;
+    let authority = authority(parts, survey, role)?;
     let target = target(authority)?;
     if parts.uri.path() == "*" {
         return if parts.method == Method::OPTIONS {
@@ -91,17 +97,16 @@ pub(crate) fn normalise(parts: &mut Parts, role: Role, live: &LiveConfig) -> Res
 ///
 /// # Errors
 /// It is not.
-pub(crate) fn check_size(parts: &Parts, max_head_bytes: usize) -> Result<(), Failure> {
+pub(crate) fn check_size(parts: &Parts, survey: &Survey, max_head_bytes: usize) -> Result<(), Failure> {
     let target = parts.uri.path_and_query().map_or(1, |target| target.as_str().len());
     let line = parts.method.as_str().len() + target + " HTTP/1.1\r\n".len() + 1;
-    let fields = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len());
-    if line + fields.sum::<usize>() + "\r\n".len() > max_head_bytes {
+    if line + survey.bytes() + "\r\n".len() > max_head_bytes {
         return Err(Failure::new(Reason::HeadersTooLarge, "the head of the request is too large"));
     }
     Ok(())
 }
 
-fn check_head(parts: &Parts, live: &LiveConfig) -> Result<(), Failure> {
+fn check_head(parts: &Parts, survey: &Survey, live: &LiveConfig) -> Result<(), Failure> {
     if parts.method == Method::CONNECT {
         return Err(Failure::new(Reason::MethodNotAllowed, "CONNECT is not served here"));
     }
@@ -111,7 +116,7 @@ fn check_head(parts: &Parts, live: &LiveConfig) -> Result<(), Failure> {
     if parts.uri.path_and_query().is_some_and(|target| target.as_str().len() > MAX_TARGET) {
         return Err(Failure::new(Reason::TargetTooLong, "the request target is too long"));
     }
-    if let Some(coding) = single(&parts.headers, &header::TRANSFER_ENCODING)?
+    if let Some(coding) = single(&parts.headers, survey, Known::TransferEncoding, &header::TRANSFER_ENCODING)?
         && !coding.as_bytes().eq_ignore_ascii_case(b"chunked")
     {
         return Err(Failure::new(
@@ -120,14 +125,15 @@ fn check_head(parts: &Parts, live: &LiveConfig) -> Result<(), Failure> {
         ));
     }
     let is_known = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
-    if !parts.headers.get_all(header::EXPECT).iter().all(is_known) {
+    if survey.has(Known::Expect) && !parts.headers.get_all(header::EXPECT).iter().all(is_known) {
         return Err(Failure::new(
             Reason::ExpectationFailed,
             "the only expectation served here is 100-continue",
         ));
     }
-    if let (Some(limit), Some(length)) = (live.max_body_bytes, content_length(&parts.headers))
-        && length > limit
+    if let Some(limit) = live.max_body_bytes
+        && survey.has(Known::ContentLength)
+        && content_length(&parts.headers).is_some_and(|length| length > limit)
     {
         return Err(body_too_large());
     }
@@ -145,8 +151,8 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
 
 /// The one authority that the request names, as `Host` in the head; the target is in origin form afterwards.
 /// Also, whether the target came in absolute form.
-fn authority(parts: &mut Parts, role: Role) -> Result<(Option<HeaderValue>, bool), Failure> {
-    let host = single(&parts.headers, &header::HOST)?.cloned();
+fn authority(parts: &mut Parts, survey: &Survey, role: Role) -> Result<(Option<HeaderValue>, bool), Failure> {
+    let host = single(&parts.headers, survey, Known::Host, &header::HOST)?.cloned();
     if parts.uri.authority().is_none() {
         return match host {
             None if parts.version == Version::HTTP_11 => Err(bad("the request has no Host")),
@@ -250,13 +256,16 @@ fn name(host: &str) -> Option<&str> {
 }
 
 /// The value of a field that may stand only once.
-fn single<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> Result<Option<&'a HeaderValue>, Failure> {
-    let mut values = headers.get_all(name).iter();
-    let first = values.next();
-    if values.next().is_some() {
+fn single<'a>(
+    headers: &'a HeaderMap,
+    survey: &Survey,
+    known: Known,
+    name: &header::HeaderName,
+) -> Result<Option<&'a HeaderValue>, Failure> {
+    if survey.repeats(known) {
         return Err(bad(format!("the request has more than one {name}")));
     }
-    Ok(first)
+    Ok(if survey.has(known) { headers.get(name) } else { None })
 }
 
 /// What is wrong with a path: it must start with a slash, and must mean the same to everyone who reads it. A dot

@@ -16,10 +16,13 @@ fn sent_on(peer: &str, version: Version, has_body: bool, fields: &[(&str, &str)]
         request = request.header(*name, *value);
     }
     let mut parts = request.body(()).unwrap().into_parts().0;
-    let Ok(Asked::Forward(target)) = normalise(&mut parts, Role::Edge, &live()) else { panic!("forwarded") };
+    let survey = Survey::of(&parts.headers);
+    let Ok(Asked::Forward(target)) = normalise(&mut parts, &survey, Role::Edge, &live()) else {
+        panic!("forwarded")
+    };
     let peer = Peer::new(peer.parse().unwrap(), Protocol::Http, 8080, &live());
     let signature = Signature::new("portolan-1").unwrap();
-    prepare_request(&mut parts, has_body, &peer, &target, Some(&signature));
+    prepare_request(&mut parts, &survey, has_body, &peer, &target, Some(&signature));
     parts.headers
 }
 
@@ -183,11 +186,12 @@ fn a_loop_is_known_by_our_own_name_alone() {
 
 #[test]
 fn each_field_of_one_hop_is_noticed_by_itself() {
-    for name in HOP_BY_HOP {
+    for (_, name) in HOP_BY_HOP {
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
         headers.insert(&name, HeaderValue::from_static("x"));
-        remove_hop_by_hop(&mut headers);
+        let survey = Survey::of(&headers);
+        remove_hop_by_hop(&mut headers, &survey);
         assert_eq!(headers.keys().collect::<Vec<_>>(), [header::ACCEPT], "{name}");
     }
 }
@@ -198,8 +202,11 @@ fn requests_of_one_peer_to_several_hosts_tell_each_its_own() {
     for host in ["a.test", "a.test", "b.test", "a.test:81"] {
         let request = Request::builder().uri("/x").header("host", host).body(()).unwrap();
         let mut parts = request.into_parts().0;
-        let Ok(Asked::Forward(target)) = normalise(&mut parts, Role::Edge, &live()) else { panic!() };
-        prepare_request(&mut parts, false, &peer, &target, None);
+        let survey = Survey::of(&parts.headers);
+        let Ok(Asked::Forward(target)) = normalise(&mut parts, &survey, Role::Edge, &live()) else {
+            panic!()
+        };
+        prepare_request(&mut parts, &survey, false, &peer, &target, None);
         let quoted = if host.contains(':') { format!("\"{host}\"") } else { host.to_owned() };
         assert_eq!(parts.headers["forwarded"], format!("for=1.2.3.4;host={quoted};proto=http"));
     }

@@ -1,0 +1,111 @@
+//! Which of the fields that matter here a head has.
+//!
+//! Problem: a dozen fields mean something to a gateway, most heads have few of them, and each look-up of one that is not
+//! there hashes its name. Choice: one walk over the fields that are there, which tells all of them by their names'
+//! lengths, mostly.
+
+use http::HeaderMap;
+
+/// What one walk over the fields of a head found. It says nothing of fields that come or go afterwards.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Survey {
+    seen: u32,
+    repeated: u32,
+    bytes: usize,
+}
+
+/// A field that a survey looks out for.
+#[derive(Debug, Clone, Copy)]
+#[repr(u32)]
+pub(crate) enum Known {
+    Connection,
+    ContentLength,
+    Cookie,
+    Expect,
+    Host,
+    Http2Settings,
+    KeepAlive,
+    ProxyAuthenticate,
+    ProxyAuthorization,
+    ProxyConnection,
+    Te,
+    TransferEncoding,
+    Upgrade,
+    Via,
+    XForwardedPrefix,
+}
+
+impl Survey {
+    /// Walks over the fields.
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        let mut survey = Self { seen: 0, repeated: 0, bytes: 0 };
+        for (name, value) in headers {
+            let name = name.as_str();
+            survey.bytes += name.len() + value.len() + ": \r\n".len();
+            if let Some(known) = known(name) {
+                let bit = 1 << known as u32;
+                survey.repeated |= survey.seen & bit;
+                survey.seen |= bit;
+            }
+        }
+        survey
+    }
+
+    /// Whether there is such a field.
+    pub(crate) fn has(&self, known: Known) -> bool {
+        self.seen & 1 << known as u32 != 0
+    }
+
+    /// Whether there is more than one.
+    pub(crate) fn repeats(&self, known: Known) -> bool {
+        self.repeated & 1 << known as u32 != 0
+    }
+
+    /// The length of all fields, as HTTP/1.1 would write them.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+fn known(name: &str) -> Option<Known> {
+    Some(match name.len() {
+        2 if name == "te" => Known::Te,
+        3 if name == "via" => Known::Via,
+        4 if name == "host" => Known::Host,
+        6 if name == "cookie" => Known::Cookie,
+        6 if name == "expect" => Known::Expect,
+        7 if name == "upgrade" => Known::Upgrade,
+        10 if name == "connection" => Known::Connection,
+        10 if name == "keep-alive" => Known::KeepAlive,
+        14 if name == "content-length" => Known::ContentLength,
+        14 if name == "http2-settings" => Known::Http2Settings,
+        16 if name == "proxy-connection" => Known::ProxyConnection,
+        17 if name == "transfer-encoding" => Known::TransferEncoding,
+        18 if name == "proxy-authenticate" => Known::ProxyAuthenticate,
+        18 if name == "x-forwarded-prefix" => Known::XForwardedPrefix,
+        19 if name == "proxy-authorization" => Known::ProxyAuthorization,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn fields_are_found_and_counted() {
+        let said = [("host", "a"), ("via", "x"), ("via", "yy"), ("te", ""), ("x-forwarded-prefiy", "")];
+        let mut headers = HeaderMap::new();
+        for (name, value) in said {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        let survey = Survey::of(&headers);
+        assert!(survey.has(Known::Host) && survey.has(Known::Via) && survey.has(Known::Te));
+        assert!(!survey.has(Known::XForwardedPrefix) && !survey.has(Known::Expect));
+        assert!(survey.repeats(Known::Via) && !survey.repeats(Known::Host));
+        let written: usize = said.iter().map(|(name, value)| format!("{name}: {value}\r\n").len()).sum();
+        assert_eq!(survey.bytes(), written);
+    }
+}
