@@ -7,13 +7,28 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use super::http2_body::Http2Body;
+
 /// The body of a client's request.
 #[derive(Debug)]
 pub(crate) enum ClientBody {
     /// There is none.
     Empty,
+    /// It comes over HTTP/2.
+    Http2(Http2Body),
     /// hyper reads it.
     Hyper(Incoming),
+}
+
+/// The body did not come to its end: the connection broke, or what came is malformed.
+#[derive(Debug, thiserror::Error)]
+#[error("the body of the request broke off")]
+pub(crate) struct BrokeOff;
+
+impl From<Http2Body> for ClientBody {
+    fn from(body: Http2Body) -> Self {
+        if body.is_ended() { Self::Empty } else { Self::Http2(body) }
+    }
 }
 
 impl From<Incoming> for ClientBody {
@@ -24,21 +39,25 @@ impl From<Incoming> for ClientBody {
 
 impl Body for ClientBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BrokeOff;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokeOff>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
-            Self::Hyper(incoming) => Pin::new(incoming).poll_frame(cx),
+            Self::Http2(body) => body.poll_frame(cx),
+            Self::Hyper(incoming) => {
+                Pin::new(incoming).poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(|_| BrokeOff)))
+            }
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
+            Self::Http2(body) => body.is_ended(),
             Self::Hyper(incoming) => incoming.is_end_stream(),
         }
     }
@@ -46,6 +65,7 @@ impl Body for ClientBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
+            Self::Http2(body) => body.size_hint(),
             Self::Hyper(incoming) => incoming.size_hint(),
         }
     }

@@ -12,7 +12,7 @@ use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use bytes::{Buf as _, Bytes};
+use bytes::{Buf as _, Bytes, BytesMut};
 use portolan_model::Protocol;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -35,6 +35,9 @@ const LINGER: Duration = Duration::from_secs(2);
 /// Connections that had a request this recently are worth waiting for when draining: their client is likely to send
 /// the next one just now, and would lose it.
 const RECENT: Duration = Duration::from_secs(5);
+/// When draining, a handshake that has not ended in this time is not waited for. One that makes progress takes a few
+/// round trips, and its client has a request.
+const HANDSHAKE_GRACE: Duration = Duration::from_secs(1);
 
 /// One client connection.
 pub(crate) struct Client {
@@ -237,6 +240,12 @@ impl Client {
     pub(crate) fn drain(&self, now: Instant, closing_since: Instant, busy: bool) {
         let idle = now.saturating_duration_since(self.since.get());
         let grace_over = now.saturating_duration_since(closing_since) >= RECENT;
+        if self.state.get() == State::Handshake {
+            if idle >= HANDSHAKE_GRACE {
+                self.give(Order::Abort);
+            }
+            return;
+        }
         if self.http2.get() {
             // GOAWAY lets the streams that are open finish; a client that then does not go is not waited for.
             let gone = self.in_flight.get() == 0 && grace_over && idle >= RECENT;
@@ -279,13 +288,21 @@ pub(super) struct ClientIo {
 }
 
 impl ClientIo {
-    pub(super) fn new(stream: Stream, client: Rc<Client>) -> Self {
+    /// Begins with what has been read of the stream.
+    pub(super) fn new(stream: Stream, client: Rc<Client>, held: BytesMut) -> Self {
         let stream = Rc::new(RefCell::new(stream));
         client.stream.replace(Rc::downgrade(&stream));
         let worker = client.worker();
         let limits =
             Limits { max_bytes: worker.config().max_head_bytes, max_fields: worker.live().max_header_fields };
-        Self { stream, screen: Screen::new(limits), refusal: Bytes::new(), client, shut_down: false }
+        Self { stream, screen: Screen::new(limits, held), refusal: Bytes::new(), client, shut_down: false }
+    }
+
+    /// The same for a connection over HTTP/2, whose bytes nobody screens.
+    pub(super) fn http2(stream: Stream, client: Rc<Client>, held: BytesMut) -> Self {
+        let mut io = Self::new(stream, client, held);
+        io.screen.open();
+        io
     }
 
     /// Writes the answer to a head that was refused, if one was.

@@ -10,9 +10,13 @@ use super::client::Client;
 use super::stream::Stream;
 use crate::tls::{Acceptor, HandshakeFailure, is_http2};
 
-/// Makes the handshake; nothing, if it fails or the connection is told to end meanwhile. The sweep counts the time-out,
-/// and this every other failure.
-pub(super) async fn handshake(client: &Client, acceptor: &Acceptor, socket: TcpStream) -> Option<Stream> {
+/// Makes the handshake, in which both sides agree on HTTP/2 (true) or HTTP/1.1; nothing, if it fails or the connection is
+/// told to end meanwhile. The sweep counts the time-out, and this every other failure.
+pub(super) async fn handshake(
+    client: &Client,
+    acceptor: &Acceptor,
+    socket: TcpStream,
+) -> Option<(Stream, bool)> {
     let mut accept = pin!(acceptor.accept(socket));
     let accepted = poll_fn(|cx| {
         // There is no request yet that could be finished first.
@@ -24,8 +28,9 @@ pub(super) async fn handshake(client: &Client, acceptor: &Acceptor, socket: TcpS
     .await?;
     match accepted {
         Ok(stream) => {
-            client.shook_hands(is_http2(stream.get_ref().1.alpn_protocol()));
-            Some(Stream::Tls(Box::new(stream)))
+            let is_http2 = is_http2(stream.get_ref().1.alpn_protocol());
+            client.shook_hands(is_http2);
+            Some((Stream::Tls(Box::new(stream)), is_http2))
         }
         Err(error) => {
             let failure = HandshakeFailure::of(&error);

@@ -1,6 +1,6 @@
 //! Where requests come in: sockets opened and closed to follow the table ([`reconcile`], [`bind`]), connections taken
-//! from them ([`accept`]), and each served and watched ([`connection`], [`client`]), in the clear or over TLS
-//! ([`stream`], [`handshake`]).
+//! from them ([`accept`]), and each served and watched ([`connection`], [`http2`], [`client`]), in the clear or over TLS
+//! ([`stream`], [`handshake`], [`preface`]).
 
 mod accept;
 mod bind;
@@ -9,6 +9,8 @@ mod connection;
 #[cfg(test)]
 mod future_size;
 mod handshake;
+mod http2;
+mod preface;
 mod reconcile;
 mod screen;
 mod stream;

@@ -46,15 +46,14 @@ enum Stage {
 }
 
 impl Screen {
-    /// Begins before the first byte of a connection.
-    pub(super) fn new(limits: Limits) -> Self {
-        Self {
-            reader: HeadReader::new(limits),
-            held: BytesMut::new(),
-            stage: Stage::Head,
-            passed: 0,
-            told: false,
-        }
+    /// Begins with what has been read of a connection.
+    pub(super) fn new(limits: Limits, held: BytesMut) -> Self {
+        Self { reader: HeadReader::new(limits), held, stage: Stage::Head, passed: 0, told: false }
+    }
+
+    /// Lets everything pass: it is no HTTP/1.1.
+    pub(super) fn open(&mut self) {
+        self.stage = Stage::Open;
     }
 
     /// How many bytes are held back.
@@ -133,7 +132,6 @@ impl Screen {
                     continue;
                 }
                 Verdict::Ordinary(framing) | Verdict::ToHyper(framing) => framing,
-                Verdict::Http2 if self.passed == 0 => Framing::Chunked,
                 Verdict::Http2 => {
                     let failure = Failure::new(Reason::BadRequest, "HTTP/2 begins with a connection");
                     return self.refuse(failure);

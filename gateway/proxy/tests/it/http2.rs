@@ -223,3 +223,157 @@ async fn draining_says_goaway_and_lets_streams_finish() {
     let request = Request::get("http://shop.test/orders/").body(Empty::<Bytes>::new()).unwrap();
     assert!(client.send_request(request).await.is_err(), "the connection is gone");
 }
+
+/// More requests at once than there are bits in a word, and a second time, when their places are used again.
+#[tokio::test]
+async fn as_many_streams_as_are_allowed_are_answered_side_by_side() {
+    let gateway = Gateway::orders(&[Upstream::new().await.answer_all()]).await;
+    let (client, _driver) = connect(&gateway).await;
+    for _ in 0..2 {
+        let answers: Vec<_> = (0..100)
+            .map(|number| {
+                let mut client = client.clone();
+                tokio::spawn(async move { client.send_request(get(&number.to_string())).await })
+            })
+            .collect();
+        for answer in answers {
+            let answer = soon(answer).await.unwrap().unwrap();
+            assert_eq!(answer.status(), 200);
+            assert!(answer.headers().contains_key("date"));
+            assert!(!text(answer.into_body()).await.is_empty());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_long_response_comes_whole_as_the_client_makes_room() {
+    let upstream = Upstream::new().await;
+    let gateway = Gateway::orders(&[upstream.address]).await;
+    let stream = TcpStream::connect(gateway.edge).await.unwrap();
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.initial_stream_window_size(1000).initial_connection_window_size(70_000);
+    let (mut client, driver) = builder.handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(driver);
+    let answer = tokio::spawn(client.send_request(get("")));
+    let mut endpoint = upstream.accept().await;
+    endpoint.next_message().await.unwrap();
+    let body: String = (0..40_000).map(|number| format!("{number},")).collect();
+    let writing = {
+        let answer = ok(&body, "");
+        tokio::spawn(async move { endpoint.write(&answer).await })
+    };
+    let answer = soon(answer).await.unwrap().unwrap();
+    assert_eq!(answer.headers()["content-length"], body.len().to_string());
+    assert!(text(answer.into_body()).await == body);
+    writing.await.unwrap();
+}
+
+/// A client that speaks HTTP/2 with all its freedom.
+async fn connect_freely(gateway: &Gateway) -> h2::client::SendRequest<Bytes> {
+    let stream = TcpStream::connect(gateway.edge).await.unwrap();
+    let (client, driver) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(driver);
+    soon(client.ready()).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_body_comes_in_pieces_with_trailers() {
+    let upstream = Upstream::new().await;
+    let gateway = Gateway::orders(&[upstream.address]).await;
+    let mut client = connect_freely(&gateway).await;
+    let request = Request::post("http://shop.test/orders/").body(()).unwrap();
+    let (answer, mut body) = client.send_request(request, false).unwrap();
+    let mut endpoint = upstream.accept().await;
+    let head = endpoint.head().await.unwrap();
+    assert!(head.contains("transfer-encoding: chunked"), "{head}");
+    body.send_data(Bytes::from_static(b"one"), false).unwrap();
+    assert_eq!(endpoint.bytes(8).await, b"3\r\none\r\n");
+    body.send_data(Bytes::from_static(b"two"), false).unwrap();
+    body.send_trailers(
+        [("x-sum", "6")]
+            .iter()
+            .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
+            .collect(),
+    )
+    .unwrap();
+    assert_eq!(endpoint.bytes(8).await, b"3\r\ntwo\r\n");
+    let end = endpoint.bytes(5).await;
+    assert!(end.starts_with(b"0\r\n"), "{end:?}");
+    endpoint.write(&ok("", "")).await;
+    assert_eq!(soon(answer).await.unwrap().status(), 200);
+}
+
+/// Whatever the client gives as its reason: half a body is never passed off as a whole one.
+#[tokio::test]
+async fn a_body_that_is_cut_off_has_no_end_at_the_endpoint() {
+    let upstream = Upstream::new().await;
+    let gateway = Gateway::orders(&[upstream.address]).await;
+    let mut client = connect_freely(&gateway).await;
+    for reason in [h2::Reason::NO_ERROR, h2::Reason::CANCEL, h2::Reason::INTERNAL_ERROR] {
+        let request = Request::post("http://shop.test/orders/").body(()).unwrap();
+        let (_answer, mut body) = client.send_request(request, false).unwrap();
+        let mut endpoint = upstream.accept().await;
+        endpoint.head().await.unwrap();
+        body.send_data(Bytes::from_static(b"half"), false).unwrap();
+        assert_eq!(endpoint.bytes(9).await, b"4\r\nhalf\r\n");
+        body.send_reset(reason);
+        assert!(endpoint.is_closed().await, "{reason}");
+        client = soon(client.ready()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_request_with_several_lengths_or_a_broken_one_is_refused() {
+    let upstream = Upstream::new().await;
+    let gateway = Gateway::orders(&[upstream.address]).await;
+    let mut client = connect_freely(&gateway).await;
+    for lengths in [&["1", "2"][..], &["1", "1"], &["+1"], &["1, 1"], &["99999999999999999999"]] {
+        let mut request = Request::post("http://shop.test/orders/").body(()).unwrap();
+        for length in lengths {
+            request.headers_mut().append("content-length", length.parse().unwrap());
+        }
+        let (answer, mut body) = client.send_request(request, false).unwrap();
+        // The refusal may be here already.
+        body.send_data(Bytes::from_static(b"1"), true).ok();
+        let error = soon(answer).await.unwrap_err();
+        assert_eq!(error.reason(), Some(h2::Reason::PROTOCOL_ERROR), "{lengths:?}");
+        client = soon(client.ready()).await.unwrap();
+    }
+    assert!(!upstream.is_called().await);
+}
+
+#[tokio::test]
+async fn a_preface_may_come_byte_by_byte() {
+    use tokio::io::AsyncWriteExt as _;
+    let gateway = Gateway::orders(&[Upstream::new().await.answer_all()]).await;
+    let mut client = Wire::connect(gateway.edge).await;
+    for byte in hello() {
+        client.stream.write_all(&[byte]).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    let line = gateway.logged(|line| line["protocol"] == "HTTP/2").await;
+    assert_eq!(line["status"], 200);
+    // One that only begins like it is HTTP/1.1, or nothing.
+    let mut client = Wire::connect(gateway.edge).await;
+    client.write("P").await;
+    client.write("UT /orders/ HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n").await;
+    assert_eq!(client.next_message().await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn streams_and_heads_have_limits() {
+    let mut setup = Setup::new().service("orders", &[Upstream::new().await.answer_all()]);
+    (setup.config.max_http2_streams, setup.config.max_head_bytes) = (7, 8192);
+    let gateway = setup.start().await;
+    let mut client = connect_freely(&gateway).await;
+    let ask = |size: usize| {
+        let request = Request::get("http://shop.test/orders/").header("x-large", "x".repeat(size));
+        request.body(()).unwrap()
+    };
+    let (answer, _) = client.send_request(ask(1), true).unwrap();
+    assert_eq!(soon(answer).await.unwrap().status(), 200);
+    assert_eq!(client.current_max_send_streams(), 7);
+    client = soon(client.ready()).await.unwrap();
+    let (answer, _) = client.send_request(ask(9000), true).unwrap();
+    assert_eq!(soon(answer).await.unwrap().status(), 431);
+}

@@ -158,6 +158,21 @@ async fn a_handshake_that_does_not_end_is_ended() {
 }
 
 #[tokio::test]
+async fn draining_does_not_wait_for_a_handshake_that_does_not_go_on() {
+    let upstream = Upstream::new().await;
+    let (mut gateway, _) = gateway(&upstream).await;
+    let mut silent = Wire::connect(gateway.tls.unwrap()).await;
+    gateway.metric_is("portolan_connections{listener=\"tls\"}", 1.0).await;
+    let begun = tokio::time::Instant::now();
+    let draining =
+        gateway.take_proxy().drain(Duration::ZERO, Duration::from_secs(60), std::future::pending());
+    let report = soon(draining).await;
+    assert_eq!((report.in_flight, report.aborted), (0, 0));
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    assert!(silent.is_closed().await);
+}
+
+#[tokio::test]
 async fn a_renewed_certificate_is_shown_from_the_next_handshake_on() {
     let ((before, trusted_before), (after, trusted_after)) = (issued(), issued());
     let served = ServedCertificate::new(before);
