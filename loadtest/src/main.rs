@@ -25,6 +25,11 @@ enum Command {
     Churn(churn::Options),
     /// Measure Portolan beside HAProxy, nginx, Envoy and Traefik: the CPU time that each takes for a request.
     Peers(peers::Options),
+    /// Hold the generator and the backend of this program against wrk, h2load and nginx.
+    Validate(peers::validate::Options),
+    /// Become another program that ends with the process that started it.
+    #[command(hide = true)]
+    Tethered(peers::tether::Options),
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -34,5 +39,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Backend(options) => backend::run(&options),
         Command::Churn(options) => churn::run(&options),
         Command::Peers(options) => peers::run(&options),
+        Command::Validate(options) => peers::validate::run(&options),
+        Command::Tethered(options) => peers::tether::run(&options),
     }
 }

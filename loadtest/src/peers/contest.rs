@@ -18,11 +18,35 @@ pub(super) struct Contest<'a> {
     run: Run,
     /// Requests a second that HAProxy reached in the first case.
     peak: Option<f64>,
+    /// How long the measurements take that are still to come.
+    left: Duration,
 }
 
 impl<'a> Contest<'a> {
     pub(super) fn new(bench: &'a Bench, run: Run) -> Self {
-        Self { bench, run, peak: None }
+        Self { bench, run, peak: None, left: Duration::ZERO }
+    }
+
+    /// Says what is to come, and remembers it for the progress.
+    pub(super) fn announce(&mut self, cases: &[&Case]) -> String {
+        let contestants = &self.bench.programs.contestants;
+        let each = |case: &&&Case| lineup(case, contestants).len() as u32 * self.rounds(case);
+        let measurements: u32 = cases.iter().map(|case| each(&case)).sum();
+        self.left = cases.iter().map(|case| self.takes(case) * each(&case)).sum();
+        format!("{} cases, {measurements} measurements: {}", cases.len(), minutes(self.left))
+    }
+
+    fn rounds(&self, case: &Case) -> u32 {
+        self.run.rounds.clamp(case.least_rounds, case.most_rounds.max(case.least_rounds))
+    }
+
+    /// How long one measurement takes, by experience.
+    fn takes(&self, case: &Case) -> Duration {
+        match case.pace {
+            Pace::Closed | Pace::HalfOfPeak => self.duration() + Duration::from_secs(2),
+            Pace::Idle => Duration::from_secs(10),
+            Pace::Counted => Duration::from_secs(30),
+        }
     }
 
     fn duration(&self) -> Duration {
@@ -42,15 +66,20 @@ impl<'a> Contest<'a> {
         }
         let rate = match case.pace {
             Pace::HalfOfPeak => Some(self.peak().await? / 2.0),
-            Pace::Closed | Pace::Idle => None,
+            Pace::Closed | Pace::Idle | Pace::Counted => None,
         };
         let measurement = Measurement { case, rate, duration: self.duration() };
         let (mut contestants, shapes): (Vec<_>, Vec<_>) = lineup.into_iter().unzip();
-        let rounds = self.run.rounds.max(case.least_rounds);
+        let rounds = self.rounds(case);
         let run = Run { rounds, ..self.run.clone() };
         for round in 1..=rounds {
             for (contestant, &shape) in contestants.iter_mut().zip(&shapes) {
-                tell(&format!("{}, round {round} of {rounds}: {}", case.name, contestant.label));
+                let left = minutes(self.left);
+                tell(&format!(
+                    "{}, round {round} of {rounds}: {}; {left} to go",
+                    case.name, contestant.label
+                ));
+                self.left = self.left.saturating_sub(self.takes(case));
                 match measurement.of(self.bench, contestant.peer, shape).await {
                     Ok(round) => contestant.rounds.push(round),
                     Err(error) => {
@@ -104,6 +133,14 @@ fn lineup(case: &Case, chosen: &[Peer]) -> Vec<(Contestant, Shape)> {
             std::iter::once(first).chain(variants.iter().map(variant)).collect()
         }
         Kind::Ourselves(_) => Vec::new(),
+    }
+}
+
+/// About how long.
+fn minutes(time: Duration) -> String {
+    match time.as_secs() {
+        seconds @ ..100 => format!("about {seconds} seconds"),
+        seconds => format!("about {} minutes", seconds.div_ceil(60)),
     }
 }
 

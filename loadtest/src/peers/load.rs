@@ -46,8 +46,28 @@ pub(super) async fn ask(
     rate: Option<f64>,
     duration: Duration,
 ) -> anyhow::Result<Seen> {
+    run(program, arguments(request, address, rate, duration), duration).await
+}
+
+/// Asks so many times, as fast as the answers come, which must be within `patience`.
+///
+/// # Errors
+/// If the generator itself fails. Failed requests are no error.
+pub(super) async fn ask_times(
+    program: &Path,
+    request: Request,
+    address: SocketAddr,
+    count: u64,
+    patience: Duration,
+) -> anyhow::Result<Seen> {
+    let mut words = arguments(request, address, None, patience);
+    words.extend(["--count".to_owned(), count.to_string()]);
+    run(program, words, patience).await
+}
+
+async fn run(program: &Path, words: Vec<String>, duration: Duration) -> anyhow::Result<Seen> {
     let mut command = Command::new(program);
-    command.args(arguments(request, address, rate, duration)).env_clear().kill_on_drop(true);
+    command.args(words).env_clear().kill_on_drop(true);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let output = timeout(duration + Duration::from_secs(30), command.output());
     let output = output.await.context("the load does not end")?.context("cannot start the load")?;

@@ -14,7 +14,8 @@ use super::processes::CpuTime;
 use super::results::Round;
 use super::server::Server;
 use super::setup::{Bench, Setup, Shape};
-use super::{idle, load, portolan, ports};
+use super::tether::tethered;
+use super::{idle, instructions, load, portolan, ports};
 
 /// How a case is measured.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +33,9 @@ impl Measurement<'_> {
     /// If the proxy does not start, ends meanwhile, or the load itself fails.
     pub(super) async fn of(&self, bench: &Bench, peer: Peer, shape: Shape) -> anyhow::Result<Round> {
         let folder = bench.work_folder()?;
+        if self.case.pace == Pace::Counted {
+            return instructions::count(bench, peer, shape, self.case.request).await;
+        }
         let addresses = ports::free(2)?;
         let setup = Setup {
             folder: folder.path(),
@@ -42,7 +46,7 @@ impl Measurement<'_> {
             shape,
         };
         let command = bench.programs.command(peer, &setup)?;
-        let mut server = Server::start(command, bench.cores, folder.path())?;
+        let mut server = Server::start(&command, bench, folder.path())?;
         server.answers(setup.plain).await?;
         if shape.tls {
             server.listens(setup.tls).await?;
@@ -50,7 +54,7 @@ impl Measurement<'_> {
         let address = if self.case.request.tls { setup.tls } else { setup.plain };
         match self.case.pace {
             Pace::Idle => idle::memory(&server, self.case.request, address, &bench.ourselves).await,
-            Pace::Closed | Pace::HalfOfPeak => {
+            Pace::Closed | Pace::HalfOfPeak | Pace::Counted => {
                 let _churn = (shape.churn > 0).then(|| churn(bench, &setup)).transpose()?;
                 self.under_load(bench, &server, peer, address).await
             }
@@ -95,13 +99,14 @@ fn round(seen: &load::Seen, used: CpuTime, took: Duration) -> Round {
 
 /// Changes the endpoints until it is dropped.
 fn churn(bench: &Bench, setup: &Setup<'_>) -> anyhow::Result<Child> {
-    let mut command = Command::new(&bench.ourselves);
-    command.args(["churn", "--service", "echo", "--folder"]).arg(portolan::manifests(setup.folder));
+    let mut churn = std::process::Command::new(&bench.ourselves);
+    churn.args(["churn", "--service", "echo", "--folder"]).arg(portolan::manifests(setup.folder));
     for upstream in setup.upstreams {
-        command.args(["--endpoint", &upstream.to_string()]);
+        churn.args(["--endpoint", &upstream.to_string()]);
     }
-    command.args(["--rate", &setup.shape.churn.to_string()]);
-    command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
+    churn.args(["--rate", &setup.shape.churn.to_string()]);
+    let mut command = Command::from(tethered(&bench.ourselves, &churn));
+    command.stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
     command.spawn().context("cannot start the changes of endpoints")
 }
 

@@ -17,6 +17,7 @@ mod evidence;
 mod goals;
 mod haproxy;
 mod idle;
+mod instructions;
 mod load;
 mod machine;
 mod measure;
@@ -30,7 +31,9 @@ mod server;
 mod setup;
 mod spring;
 mod table;
+pub(crate) mod tether;
 mod traefik;
+pub(crate) mod validate;
 mod wheels;
 
 use std::io::Write as _;
@@ -122,6 +125,7 @@ async fn measure_all(
 ) -> anyhow::Result<Results> {
     let bench = Bench::set_up(cores, programs).await?;
     let mut contest = Contest::new(&bench, results.run.clone());
+    writeln!(std::io::stdout(), "{}", contest.announce(cases))?;
     for case in cases {
         if let Some(result) = contest.hold(case).await? {
             write!(std::io::stdout(), "\n{}", table::of(case, &result))?;

@@ -139,7 +139,8 @@ impl Programs {
         self.portolan.as_deref().expect("it was found or built for the contestant")
     }
 
-    fn program(&self, peer: Peer) -> Command {
+    /// The command that runs a peer from a wheel, without its arguments.
+    pub(super) fn program(&self, peer: Peer) -> Command {
         self.wheels.as_ref().expect("they were installed for the contestant").program(peer)
     }
 }

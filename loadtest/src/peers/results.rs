@@ -72,6 +72,9 @@ pub(super) struct Round {
     pub(super) resident_mib: f64,
     /// With idle connections: what each added to the resident memory, in KiB.
     pub(super) connection_kib: Option<f64>,
+    /// Under valgrind: instructions in user space for each request.
+    #[serde(default)]
+    pub(super) instructions: Option<f64>,
     /// Failed requests by kind.
     pub(super) errors: BTreeMap<String, u64>,
 }
@@ -153,11 +156,13 @@ impl Round {
             Figure::Cpu => (self.requests > 0).then_some(self.cpu_us),
             Figure::P99 => (self.requests > 0).then_some(self.p99_us),
             Figure::Memory => self.connection_kib,
+            Figure::Instructions => self.instructions,
         }
     }
 }
 
-fn median(mut values: Vec<f64>) -> Option<f64> {
+/// The middle one, or between the two in the middle.
+pub(super) fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     let (low, high) = (values.get(values.len().checked_sub(1)? / 2)?, values.get(values.len() / 2)?);
     Some(f64::midpoint(*low, *high))

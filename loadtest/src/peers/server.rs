@@ -14,6 +14,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::machine::Cores;
 use super::processes::Tree;
+use super::setup::Bench;
+use super::tether::tethered;
 
 /// How long a start may take: 100,000 endpoints are read by then on a slow machine.
 const START: Duration = Duration::from_secs(60);
@@ -29,7 +31,11 @@ pub(super) struct Server {
 
 impl Server {
     /// Starts it on the proxy's core; what it says goes into `folder`.
-    pub(super) fn start(mut command: Command, cores: Cores, folder: &Path) -> anyhow::Result<Self> {
+    pub(super) fn start(command: &Command, bench: &Bench, folder: &Path) -> anyhow::Result<Self> {
+        Self::start_command(tethered(&bench.ourselves, command), bench.cores, folder)
+    }
+
+    fn start_command(mut command: Command, cores: Cores, folder: &Path) -> anyhow::Result<Self> {
         let log = folder.join("stderr.log");
         command.stdin(std::process::Stdio::null());
         command.stdout(File::create(folder.join("stdout.log"))?).stderr(File::create(&log)?);
@@ -75,11 +81,17 @@ impl Server {
         if text.is_empty() { "it said nothing".to_owned() } else { text[start..].to_owned() }
     }
 
-    fn wait(&mut self) -> Option<ExitStatus> {
+    /// Ends it, and waits so long until it has ended; gives whether it has.
+    pub(super) fn stop(mut self, patience: Duration) -> bool {
+        signal(self.child.id(), Signal::TERM);
+        self.wait(patience).is_some()
+    }
+
+    fn wait(&mut self, patience: Duration) -> Option<ExitStatus> {
         let start = Instant::now();
         loop {
             match self.child.try_wait() {
-                Ok(None) if start.elapsed() < STOP => std::thread::sleep(Duration::from_millis(5)),
+                Ok(None) if start.elapsed() < patience => std::thread::sleep(Duration::from_millis(5)),
                 Ok(status) => return status,
                 Err(_) => return None,
             }
@@ -90,19 +102,25 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         let tree = self.tree();
-        let signal = |pid: u32, signal| {
-            let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-            // One that has ended by itself is no error.
-            pid.is_some_and(|pid| kill_process(pid, signal).is_ok())
-        };
+        // Once it was waited for its number may be another's.
+        if self.wait(Duration::ZERO).is_some() {
+            return;
+        }
         signal(self.child.id(), Signal::TERM);
-        if self.wait().is_none() {
+        if self.wait(STOP).is_none() {
             for &pid in tree.pids() {
                 signal(pid, Signal::KILL);
             }
             // Gone or never there; both are what is wanted.
             drop(self.child.wait());
         }
+    }
+}
+
+fn signal(pid: u32, signal: Signal) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        // One that has ended by itself is no error.
+        let _sent_or_gone = kill_process(pid, signal).is_ok();
     }
 }
 
@@ -129,7 +147,7 @@ mod tests {
     fn shell(script: &str, folder: &Path) -> Server {
         let mut command = Command::new("sh");
         command.args(["-c", script]);
-        Server::start(command, Cores { proxy: 0, load: 0 }, folder).unwrap()
+        Server::start_command(command, Cores { proxy: 0, load: 0 }, folder).unwrap()
     }
 
     #[tokio::test]

@@ -12,10 +12,11 @@ use super::certificate::Certificate;
 use super::machine::Cores;
 use super::peer::Programs;
 use super::ports;
+use super::tether::tethered;
 
 const UPSTREAMS: usize = 4;
 /// Bytes of a small answer.
-const SMALL: &str = "102";
+pub(super) const SMALL: &str = "102";
 
 /// What stands during all measurements.
 #[derive(Debug)]
@@ -107,11 +108,11 @@ impl Bench {
 impl Backend {
     fn start(program: &Path) -> anyhow::Result<(Self, Vec<SocketAddr>)> {
         let ports = ports::free(UPSTREAMS)?;
-        let mut command = Command::new(program);
+        let mut backend = Command::new(program);
         let addresses: Vec<_> = ports.iter().map(SocketAddr::to_string).collect();
-        command.args(["backend", "--name", "echo", "--listen", &addresses.join(",")]);
-        command.args(["--body", SMALL]);
-        command.env_clear().stdin(Stdio::null()).stdout(Stdio::piped());
+        backend.args(["backend", "--name", "echo", "--body", SMALL, "--listen", &addresses.join(",")]);
+        let mut command = tethered(program, &backend);
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut backend = Self(command.spawn().context("cannot start the upstreams")?);
         let output = backend.0.stdout.take().context("the standard output was piped")?;
         // One line for each address, once connections are accepted there.

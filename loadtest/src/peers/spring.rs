@@ -57,6 +57,8 @@ pub(super) fn command(jar: &Path, setup: &Setup<'_>) -> anyhow::Result<Command> 
     let file = setup.folder.join("application.yml");
     fs::write(&file, config(setup))?;
     let mut java = Command::new("java");
+    // Where Java is, it knows by these.
+    java.envs(std::env::vars_os());
     // One event loop, and no second core that it could count on.
     let workers = setup.shape.workers;
     java.arg(format!("-Dreactor.netty.ioWorkerCount={workers}"));

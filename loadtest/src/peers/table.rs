@@ -72,6 +72,7 @@ fn heads(figure: Figure) -> &'static [&'static str] {
             "failed",
         ],
         Figure::Memory => &["", "KiB/connection", "range", "RSS MiB", "failed"],
+        Figure::Instructions => &["", "instructions/request", "range", "ratio", "failed"],
     }
 }
 
@@ -91,14 +92,17 @@ fn row(figure: Figure, contestant: &Contestant, first: &Contestant) -> Vec<Strin
         let memory = value(1, contestant.median(figure));
         return vec![label, memory, range(figure, 1), of(0, |it| it.resident_mib), failed];
     }
-    let cpu = contestant.median(Figure::Cpu);
     let ratio = first
         .median(figure)
         .zip(contestant.median(figure))
         .map(|(first, this)| if contestant.peer == Peer::Portolan { this / first } else { first / this });
+    if figure == Figure::Instructions {
+        let instructions = value(0, contestant.median(figure));
+        return vec![label, instructions, range(figure, 0), value(3, ratio), failed];
+    }
     vec![
         label,
-        value(2, cpu),
+        value(2, contestant.median(Figure::Cpu)),
         range(Figure::Cpu, 1),
         of(2, |it| it.user_us),
         value(2, ratio),
@@ -113,7 +117,7 @@ fn row(figure: Figure, contestant: &Contestant, first: &Contestant) -> Vec<Strin
 }
 
 /// A table whose columns are as wide as their widest cell; the first is text, the others are numbers.
-fn lined_up(heads: &[&str], rows: &[Vec<String>]) -> String {
+pub(super) fn lined_up(heads: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
         let cells = rows.iter().map(|row| row[column].chars().count());
         cells.chain([heads[column].chars().count(), 3]).max().unwrap_or(3)

@@ -1,7 +1,11 @@
 //! `peers` and `churn` on the command line, as far as they go without a measurement.
 
 use std::fs;
-use std::process::{Command, Output};
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 fn loadtest(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_portolan-loadtest"));
@@ -73,4 +77,29 @@ fn churn_keeps_its_rate_and_leaves_every_endpoint_ready() {
         let text = fs::read_to_string(&file).unwrap();
         assert!(text.contains("ready: true") && text.contains("service-name: orders"), "{text}");
     }
+}
+
+#[test]
+fn who_is_tethered_ends_with_its_starter() {
+    let program = env!("CARGO_BIN_EXE_portolan-loadtest");
+    let script = format!("'{program}' tethered $$ -- sleep 60 & echo $!; wait");
+    let mut starter = Command::new("sh").args(["-c", &script]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(starter.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let status = format!("/proc/{}/stat", line.trim());
+    let until = |condition: &dyn Fn(&str) -> bool| {
+        let begin = Instant::now();
+        while !condition(&fs::read_to_string(&status).unwrap_or_default()) {
+            assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", fs::read_to_string(&status));
+            std::thread::yield_now();
+        }
+    };
+    until(&|stat| stat.contains("(sleep)"));
+    starter.kill().unwrap();
+    starter.wait().unwrap();
+    // Whoever inherits it may leave it unburied.
+    until(&|stat| stat.is_empty() || stat.contains(") Z "));
+
+    let output = loadtest(&["tethered", "1", "--", "sleep", "60"]).output().unwrap();
+    assert!(!output.status.success() && said(&output).contains("process 1 is gone"), "{}", said(&output));
 }
