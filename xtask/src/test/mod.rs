@@ -45,6 +45,8 @@ enum Step {
     Docs,
     /// Tests that need nothing but the machine
     Unit,
+    /// The catalogue of hostile input, byte for byte, against the real binary
+    Hostile,
     /// Bans, licenses and sources of dependencies; who may know whom
     Deny,
     /// Generated files are those that the code generates
@@ -148,6 +150,7 @@ impl Step {
                 tools::run(&mut doc)?;
             }
             Step::Unit => return unit(rest),
+            Step::Hostile => return hostile(rest),
             Step::Deny => {
                 let mut deny = std::process::Command::new(tools::cargo_deny()?);
                 tools::run(deny.args(["--workspace", "--locked", "check", "bans", "licenses", "sources"]))?;
@@ -171,5 +174,12 @@ fn unit(rest: &[String]) -> Result<Results> {
     test.args(["test", "--workspace", "--no-fail-fast", "--"]).args(rest);
     // Tests that need a control plane have steps of their own: on CI they are not left out.
     test.env(portolan_testbed::SHARED, "in a later step");
+    counts::run(&mut test)
+}
+
+/// Ignored in the step of the unit tests, because it needs the machine for itself.
+fn hostile(rest: &[String]) -> Result<Counts> {
+    let mut test = cargo();
+    test.args(["test", "--workspace", "--test", "hostile", "--no-fail-fast", "--", "--ignored"]).args(rest);
     counts::run(&mut test)
 }
