@@ -1,123 +1,209 @@
-//! One case, sent in one way, and what came of it.
+//! One case, sent in one way, and what came of it for the client.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 
 use crate::case::{Case, Required};
-use crate::endpoint::Endpoint;
+use crate::gateway::Gateway;
+use crate::notation::Step;
+use crate::wire;
 
-/// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(6);
-/// Cases up to this long are also sent a byte at a time.
-const SHORT: usize = 600;
-const PAUSE: Duration = Duration::from_micros(200);
+/// How long an answer may take, and a refusal until it closes.
+const PATIENCE: Duration = Duration::from_secs(8);
+/// Bytes that are still sent one by one; longer ones are sent in as many pieces.
+const ONE_BY_ONE: usize = 700;
+const PIECES: usize = 64;
 
+/// How the bytes are cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cut {
+    Whole,
+    OneByOne,
+    /// In a few pieces, by this seed.
+    Random(u64),
+}
+
+#[derive(Debug)]
 pub(crate) struct Trial<'a> {
     pub(crate) case: &'a Case,
-    split: bool,
+    pub(crate) cut: Cut,
+    /// The client's own, by which the endpoint and the access log tell whose request they have.
+    pub(crate) address: Ipv4Addr,
 }
 
-/// An answer: its status, and whether an endpoint made it.
-type Answer = (u16, bool);
+/// What the client saw.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    /// Final answers to the case.
+    pub(crate) answers: Vec<Answer>,
+    /// The answer to the request that was sent behind the case, if there was one.
+    pub(crate) canary: Option<Answer>,
+    /// Whether the gateway closed without being asked another request.
+    pub(crate) closed: bool,
+    /// What is wrong with what came, whatever was required.
+    pub(crate) fault: Option<String>,
+}
 
-impl<'a> Trial<'a> {
-    pub(crate) fn of(case: &'a Case) -> [Self; 2] {
-        [false, true].map(|split| Self { case, split })
+#[derive(Debug, Clone)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) from_endpoint: bool,
+    pub(crate) reason: Option<String>,
+    /// It says that it is the last one on its connection.
+    pub(crate) last: bool,
+    pub(crate) body: String,
+}
+
+impl Trial<'_> {
+    /// The target of the request behind the case.
+    pub(crate) fn canary(&self) -> String {
+        format!("/canary-{}", self.address)
     }
 
-    pub(crate) fn how(&self) -> &'static str {
-        if self.split { "in pieces" } else { "whole" }
-    }
-
-    /// Runs it from an address of its own, by which the endpoint tells whose request it has.
-    pub(crate) fn run(&self, number: u32, edge: SocketAddr, endpoint: &Endpoint) -> Result<(), String> {
-        let address = Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 1, 0, 1)) + number);
-        let mut stream = connect(address, edge).map_err(|error| error.to_string())?;
-        let mut reader = Reader { stream: stream.try_clone().unwrap(), bytes: Vec::new(), ended: false };
-        let most = self.case.required.iter().map(Vec::len).max().unwrap_or(1);
-        let answers = std::thread::scope(|scope| {
+    pub(crate) fn run(&self, gateway: &Gateway) -> Seen {
+        let listener = if self.case.cluster { gateway.cluster } else { gateway.edge };
+        let mut stream = connect(self.address, listener).unwrap();
+        let mut client = Client::new(stream.try_clone().unwrap());
+        let answered = AtomicBool::new(false);
+        std::thread::scope(|scope| {
             // The gateway may refuse before all is sent.
-            scope.spawn(|| drop(self.send(&mut stream)));
-            reader.answers(most)
-        })?;
-        let closed = reader.closes_at_once();
-        let seen = endpoint.from(&address.to_string());
-        self.judge(&answers, closed, &seen)?;
-        if !closed {
-            canary(&mut stream, &mut reader, number)?;
-        }
-        let after = endpoint.from(&address.to_string()).len() - seen.len();
-        if after > 1 { Err(format!("{after} requests reached the endpoint later")) } else { Ok(()) }
-    }
-
-    fn send(&self, stream: &mut TcpStream) -> std::io::Result<()> {
-        let bytes = &self.case.bytes;
-        if !self.split {
-            return stream.write_all(bytes);
-        }
-        let size = if bytes.len() <= SHORT { 1 } else { bytes.len() / 7 + 1 };
-        for piece in bytes.chunks(size) {
-            stream.write_all(piece)?;
-            std::thread::sleep(PAUSE);
-        }
-        Ok(())
-    }
-
-    fn judge(&self, answers: &[Answer], closed: bool, seen: &[Vec<u8>]) -> Result<(), String> {
-        let case = self.case;
-        let told = || format!("answers {answers:?}, closed {closed}, {} at the endpoint", seen.len());
-        let fits = case.required.iter().any(|choice| fits(choice, answers, closed));
-        let forwarded = answers.iter().filter(|(_, from_endpoint)| *from_endpoint).count();
-        let heads = seen.iter().map(|bytes| String::from_utf8_lossy(bytes).to_ascii_lowercase());
-        let heads: Vec<_> = heads.collect();
-        // A request of a body that broke off may have begun at the endpoint, but never came to its end there.
-        let whole = heads.iter().filter(|head| !head.starts_with("garbage ")).count();
-        if !fits || whole != forwarded {
-            return Err(format!("required {:?}, but {}", case.required, told()));
-        }
-        let all = heads.join("\n");
-        if let Some(missing) = case.reaches.iter().find(|text| forwarded > 0 && !all.contains(*text)) {
-            return Err(format!("{missing:?} did not reach the endpoint: {all:?}"));
-        }
-        if let Some(leaked) = case.stays.iter().find(|text| all.contains(*text)) {
-            return Err(format!("{leaked:?} reached the endpoint: {all:?}"));
-        }
-        Ok(())
-    }
-}
-
-fn fits(choice: &[Required], answers: &[Answer], closed: bool) -> bool {
-    if choice == [Required::Closed] {
-        return answers.is_empty() && closed;
-    }
-    choice.len() == answers.len()
-        && choice.iter().zip(answers).all(|(required, answer)| match required {
-            Required::Forwarded => *answer == (200, true),
-            Required::Own(status) => *answer == (*status, false),
-            Required::Refused(status) => *answer == (*status, false) && closed,
-            Required::Closed => false,
+            scope.spawn(|| drop(self.send(&mut stream, &answered)));
+            self.watch(&mut client, &answered)
         })
-}
-
-/// A further request on the connection gets its own answer, or none.
-fn canary(stream: &mut TcpStream, reader: &mut Reader, number: u32) -> Result<(), String> {
-    let sent = write!(stream, "GET /canary-{number} HTTP/1.1\r\nHost: ok.test\r\nConnection: close\r\n\r\n");
-    if sent.is_err() {
-        return Ok(());
     }
-    reader.until_end();
-    let rest = String::from_utf8_lossy(&reader.bytes).into_owned();
-    if rest.is_empty() || rest.ends_with(&format!(" /canary-{number}")) {
+
+    fn send(&self, stream: &mut TcpStream, answered: &AtomicBool) -> std::io::Result<()> {
+        for step in &self.case.steps {
+            match step {
+                Step::Bytes(bytes) => self.send_cut(stream, bytes)?,
+                Step::Wait(time) => std::thread::sleep(*time),
+                Step::Answer => wait_for(answered),
+                Step::Fin => stream.shutdown(std::net::Shutdown::Write)?,
+                Step::Reset | Step::Read | Step::Silent => panic!("a step of endpoints"),
+            }
+        }
         Ok(())
-    } else {
-        Err(format!("the next request on the connection got {rest:?}"))
+    }
+
+    fn send_cut(&self, stream: &mut TcpStream, bytes: &[u8]) -> std::io::Result<()> {
+        let (mut rest, mut random) = (bytes, fastrand::Rng::with_seed(u32::from(self.address).into()));
+        while !rest.is_empty() {
+            let size = match self.cut {
+                Cut::Whole => rest.len(),
+                Cut::OneByOne if bytes.len() <= ONE_BY_ONE => 1,
+                Cut::OneByOne => bytes.len() / PIECES + 1,
+                Cut::Random(_) => random.usize(1..=bytes.len() / 3 + 1),
+            };
+            let (piece, after) = rest.split_at(size.min(rest.len()));
+            stream.write_all(piece)?;
+            rest = after;
+            match self.cut {
+                Cut::Whole => {}
+                Cut::OneByOne => std::thread::sleep(Duration::from_micros(100)),
+                Cut::Random(_) => std::thread::sleep(Duration::from_micros(random.u64(0..4000))),
+            }
+        }
+        Ok(())
+    }
+
+    fn watch(&self, client: &mut Client, answered: &AtomicBool) -> Seen {
+        let mut seen = Seen::default();
+        let most = self.case.required.iter().map(Vec::len).max().unwrap_or(1);
+        while seen.answers.len() < most && seen.fault.is_none() {
+            match client.answer(answered) {
+                Ok(Some(answer)) => seen.answers.push(answer),
+                Ok(None) => break,
+                Err(fault) => seen.fault = Some(fault),
+            }
+        }
+        answered.store(true, Ordering::SeqCst);
+        if seen.fault.is_some() {
+            return seen;
+        }
+        if self.must_close(&seen.answers) {
+            client.until_end();
+            seen.closed = client.ended;
+            if !client.bytes.is_empty() {
+                seen.fault = Some(format!("more behind the refusal: {:?}", wire::latin1(&client.bytes)));
+            }
+        } else {
+            self.ask_canary(client, &mut seen);
+        }
+        seen
+    }
+
+    /// Whether what came so far can be right only if the connection is closed now.
+    fn must_close(&self, answers: &[Answer]) -> bool {
+        let may = |choice: &&Vec<Required>| {
+            choice.len() == answers.len()
+                && choice.iter().zip(answers).all(|(required, answer)| required.may_be(answer))
+        };
+        let fitting: Vec<_> =
+            self.case.required.iter().filter(may).filter_map(|choice| choice.last()).collect();
+        !fitting.is_empty()
+            && fitting
+                .iter()
+                .all(|last| matches!(last, Required::Refused(_) | Required::BrokenOff(_) | Required::Closed))
+    }
+
+    /// A further request on the connection gets its own answer, or the connection ends.
+    fn ask_canary(&self, client: &mut Client, seen: &mut Seen) {
+        let canary = self.canary();
+        let request = format!("GET {canary} HTTP/1.1\r\nHost: ok.test\r\nConnection: close\r\n\r\n");
+        let ended = client.ended;
+        if !ended {
+            // It may be closed at this moment, and then the end is what comes next.
+            drop(client.stream.write_all(request.as_bytes()));
+        }
+        loop {
+            match client.answer(&AtomicBool::new(false)) {
+                Ok(Some(answer)) => {
+                    if let Some(behind) = seen.canary.replace(answer) {
+                        seen.answers.push(behind);
+                    }
+                }
+                Ok(None) => break,
+                Err(fault) => {
+                    seen.fault = Some(format!("behind the case: {fault}"));
+                    break;
+                }
+            }
+        }
+        seen.closed = seen.canary.is_none();
+        let own = format!("{} {canary}", self.address);
+        if seen.canary.as_ref().is_some_and(|answer| answer.from_endpoint && answer.body != own) {
+            seen.answers.extend(seen.canary.take());
+        }
     }
 }
 
-fn connect(from: Ipv4Addr, to: SocketAddr) -> std::io::Result<TcpStream> {
+impl Required {
+    /// Whether an answer may be this, whatever becomes of the connection.
+    pub(crate) fn may_be(self, answer: &Answer) -> bool {
+        match self {
+            Required::Forwarded => answer.from_endpoint && answer.status == 200,
+            Required::Endpoint(status) => answer.from_endpoint && answer.status == status,
+            Required::Own(status) | Required::Refused(status) | Required::BrokenOff(status) => {
+                !answer.from_endpoint && answer.status == status
+            }
+            Required::Safe => true,
+            Required::Closed | Required::Left => false,
+        }
+    }
+}
+
+fn wait_for(answered: &AtomicBool) {
+    let start = Instant::now();
+    while !answered.load(Ordering::SeqCst) && start.elapsed() < PATIENCE {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+pub(crate) fn connect(from: Ipv4Addr, to: SocketAddr) -> std::io::Result<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.bind(&SocketAddr::from((from, 0)).into())?;
     socket.connect(&to.into())?;
@@ -128,74 +214,67 @@ fn connect(from: Ipv4Addr, to: SocketAddr) -> std::io::Result<TcpStream> {
     Ok(stream)
 }
 
-struct Reader {
-    stream: TcpStream,
-    bytes: Vec<u8>,
-    ended: bool,
+/// Reads answers off a connection.
+pub(crate) struct Client {
+    pub(crate) stream: TcpStream,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) ended: bool,
+    silent: bool,
 }
 
-impl Reader {
-    /// Up to so many final answers, fewer if the connection ends before.
-    fn answers(&mut self, most: usize) -> Result<Vec<Answer>, String> {
-        let mut answers = Vec::new();
-        let start = Instant::now();
-        while answers.len() < most {
-            match self.answer() {
-                Some((status, _)) if (100..200).contains(&status) => {}
-                Some(answer) => answers.push(answer),
-                None if self.ended => break,
-                None if start.elapsed() > PATIENCE || !self.more() => {
-                    if self.ended {
-                        continue;
-                    }
-                    return Err(format!("no answer, after {answers:?}"));
+impl Client {
+    pub(crate) fn new(stream: TcpStream) -> Self {
+        Self { stream, bytes: Vec::new(), ended: false, silent: false }
+    }
+
+    /// The next final answer; none if the connection ends before it begins. `came` is told of the first byte.
+    pub(crate) fn answer(&mut self, came: &AtomicBool) -> Result<Option<Answer>, String> {
+        self.answer_to(false, came)
+    }
+
+    /// The same, where the request may have been HEAD.
+    pub(crate) fn answer_to(&mut self, head: bool, came: &AtomicBool) -> Result<Option<Answer>, String> {
+        loop {
+            came.fetch_or(!self.bytes.is_empty(), Ordering::SeqCst);
+            match wire::response(&self.bytes, head, self.ended) {
+                wire::Read::Whole(response, used) => {
+                    self.bytes.drain(..used);
+                    return Ok(Some(Answer {
+                        status: response.status,
+                        from_endpoint: response.fields.first("x-endpoint").is_some(),
+                        last: response.fields.first("connection").is_some_and(|value| value == "close"),
+                        reason: response.fields.first("x-portolan-reason").map(str::to_owned),
+                        body: wire::latin1(&response.body),
+                    }));
                 }
-                None => {}
+                wire::Read::Garbage(why) => return Err(format!("{why}: {:?}", self.shown())),
+                wire::Read::Partial if self.ended && self.bytes.is_empty() => return Ok(None),
+                wire::Read::Partial if self.ended => return Err(format!("broken off: {:?}", self.shown())),
+                wire::Read::Partial if self.silent => return Err(format!("no answer: {:?}", self.shown())),
+                wire::Read::Partial => self.more(),
             }
         }
-        Ok(answers)
     }
 
-    /// Takes one answer off what has come.
-    fn answer(&mut self) -> Option<Answer> {
-        let end = self.bytes.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
-        let head = String::from_utf8_lossy(&self.bytes[..end]).to_ascii_lowercase();
-        let status = head.split(' ').nth(1)?.parse().ok()?;
-        let field = |name: &str| head.split("\r\n").find_map(|line| line.strip_prefix(name));
-        let length = match field("content-length:") {
-            Some(length) => length.trim().parse::<usize>().ok()?,
-            None => 0,
-        };
-        if self.bytes.len() < end + length {
-            return None;
-        }
-        self.bytes.drain(..end + length);
-        Some((status, field("x-endpoint:").is_some()))
+    fn shown(&self) -> String {
+        wire::latin1(&self.bytes[..self.bytes.len().min(300)])
     }
 
-    /// Reads what comes next; false at the end and when nothing comes.
-    fn more(&mut self) -> bool {
+    fn more(&mut self) {
         let mut piece = [0; 4096];
         match self.stream.read(&mut piece) {
             Ok(0) => self.ended = true,
             Ok(read) => self.bytes.extend(&piece[..read]),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => self.silent = true,
             Err(_) => self.ended = true,
         }
-        !self.ended
     }
 
-    fn until_end(&mut self) {
-        while self.more() {}
-    }
-
-    /// Whether the gateway closes after the last answer. A refusal closes at once; what stays open for this long is kept.
-    fn closes_at_once(&mut self) -> bool {
-        if !self.ended {
-            self.stream.set_read_timeout(Some(Duration::from_millis(700))).unwrap();
-            self.until_end();
-            self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    /// Reads until the gateway closes, or for as long as it may take.
+    pub(crate) fn until_end(&mut self) {
+        let start = Instant::now();
+        while !self.ended && !self.silent && start.elapsed() < PATIENCE {
+            self.more();
         }
-        self.ended
     }
 }

@@ -178,7 +178,7 @@ fn unit(rest: &[String]) -> Result<Results> {
 }
 
 /// Ignored in the step of the unit tests, because it needs the machine for itself.
-fn hostile(rest: &[String]) -> Result<Counts> {
+fn hostile(rest: &[String]) -> Result<Results> {
     let mut test = cargo();
     test.args(["test", "--workspace", "--test", "hostile", "--no-fail-fast", "--", "--ignored"]).args(rest);
     counts::run(&mut test)
