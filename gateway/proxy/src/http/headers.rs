@@ -209,8 +209,10 @@ pub(crate) fn prepare_response(parts: &mut http::response::Parts, signature: Opt
 /// Removes what is meant for this hop alone, and whatever `Connection` says is.
 fn remove_hop_by_hop(headers: &mut HeaderMap, survey: &Survey) {
     if survey.has(Known::Connection) {
-        for name in listed_in_connection(headers) {
-            headers.remove(name);
+        if survey.repeats(Known::Connection) || !is_kept_alive(headers) {
+            for name in listed_in_connection(headers) {
+                headers.remove(name);
+            }
         }
         headers.remove(header::CONNECTION);
     }
@@ -250,12 +252,16 @@ pub(crate) fn clean_trailers(frame: Frame<Bytes>) -> Frame<Bytes> {
     Frame::trailers(trailers)
 }
 
+/// Whether `Connection` says that alone, as it mostly does; the field of that name goes anyway.
+fn is_kept_alive(headers: &HeaderMap) -> bool {
+    let said = headers.get(header::CONNECTION);
+    said.is_some_and(|said| said.as_bytes().eq_ignore_ascii_case(b"keep-alive"))
+}
+
 fn listed_in_connection(headers: &HeaderMap) -> Vec<HeaderName> {
     headers
         .get_all(header::CONNECTION)
         .iter()
-        // Most say this alone; the field of this name goes anyway.
-        .filter(|value| !value.as_bytes().eq_ignore_ascii_case(b"keep-alive"))
         // Octets, because one that is no text must not hide the names beside it.
         .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
         .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
