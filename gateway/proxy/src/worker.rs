@@ -32,7 +32,7 @@ use crate::progress::Progress;
 use crate::table::{CompiledRule, Published, RoutingTable};
 use crate::telemetry::{AccessLogger, Series, Shard};
 use crate::tls;
-use crate::upstream::Pool;
+use crate::upstream::{Buffers, Pool};
 
 /// How often a worker looks for what has waited too long. Time-outs fire up to this much late.
 const SWEEP: Duration = Duration::from_millis(250);
@@ -60,6 +60,7 @@ pub(crate) struct Worker {
     pub(crate) acceptor: Option<tls::Acceptor>,
     pub(crate) balancers: RefCell<Balancers>,
     pub(crate) pool: Pool,
+    pub(crate) buffers: Rc<Buffers>,
     pub(crate) metrics: Arc<Shard>,
     pub(crate) access_log: AccessLogger,
     pub(crate) clients: RefCell<Registry<Client>>,
@@ -248,6 +249,7 @@ impl Worker {
             acceptor,
             balancers: RefCell::new(Balancers::new(index, config.workers)),
             pool: Pool::default(),
+            buffers: Rc::default(),
             metrics,
             access_log,
             clients: RefCell::default(),

@@ -1,43 +1,20 @@
-//! Bodies on their way through: one piece at a time, never more than hyper's own buffer of each connection, so that a
-//! slow reader slows its writer and nothing piles up here.
+//! Bodies of responses on their way through: one piece at a time, never more than one buffer of each connection, so that
+//! a slow reader slows its writer and nothing piles up here.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::body::Incoming;
 
-use super::exchange::{Exchange, InFlight, Upload, UploadBroken};
+use super::exchange::{Exchange, InFlight};
 use super::headers::clean_trailers;
 use crate::cluster::Pick;
 use crate::error::Reason;
-use crate::upstream::Checkout;
-
-/// The body of a request on its way to an endpoint. Only a handle: the body itself stays in the [`Exchange`]. A request
-/// that belongs to no exchange (a copy on trial) has none.
-pub(crate) struct RequestBody(pub(crate) Option<Rc<Exchange>>);
-
-impl HttpBody for RequestBody {
-    type Data = Bytes;
-    type Error = UploadBroken;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, UploadBroken>>> {
-        self.0.as_ref().map_or(Poll::Ready(None), |exchange| exchange.poll_upload(cx))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.as_ref().is_none_or(|exchange| exchange.upload_state() == Upload::Done)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.0.as_ref().map_or(SizeHint::with_exact(0), |exchange| exchange.upload_size())
-    }
-}
+use crate::http1::body::{BodyReader, Piece};
+use crate::upstream::Connection;
 
 /// The body of a response to a client.
 pub(crate) enum Body {
@@ -58,10 +35,10 @@ pub(crate) struct Relay {
 
 /// Where a response's body comes from, and what it keeps busy there.
 pub(crate) struct Download {
-    incoming: Incoming,
-    checkout: Checkout,
+    connection: Box<Connection>,
+    body: BodyReader,
     /// Counts the request as running on its endpoint.
-    _pick: Pick,
+    pick: Pick,
 }
 
 /// Why a response breaks off. The client sees an aborted message, never a clean end.
@@ -71,15 +48,33 @@ pub(crate) struct RelayBroken(Reason);
 
 impl Body {
     /// The body of an endpoint's response, with all that lasts until its end.
-    pub(crate) fn relay(incoming: Incoming, in_flight: InFlight, checkout: Checkout, pick: Pick) -> Self {
-        let empty = incoming.is_end_stream();
-        in_flight.exchange().download.replace(Some(Download { incoming, checkout, _pick: pick }));
-        let relay = Relay { in_flight };
-        if empty {
-            relay.end();
+    pub(crate) fn relay(
+        in_flight: InFlight,
+        connection: Box<Connection>,
+        body: BodyReader,
+        pick: Pick,
+    ) -> Self {
+        let exchange = in_flight.exchange();
+        let is_empty = body.is_ended();
+        let is_sent = connection.is_sent();
+        exchange.download.replace(Some(Download { connection, body, pick }));
+        if is_empty {
+            Relay { in_flight }.end();
             return Self::Empty;
         }
-        Self::Relay(relay)
+        if !is_sent && !exchange.upload_is_refused() {
+            // Whoever reads the response cannot do it: a client may send all of its request before it reads anything.
+            let exchange = Rc::clone(exchange);
+            tokio::task::spawn_local(async move { poll_fn(|cx| exchange.poll_rest_of_upload(cx)).await });
+        }
+        Self::Relay(Relay { in_flight })
+    }
+}
+
+impl Download {
+    /// Sends what is left of the request; ready when that is all, or no use.
+    pub(crate) fn poll_send(&mut self, cx: &mut Context<'_>, exchange: &Exchange) -> Poll<()> {
+        self.connection.poll_send(cx, exchange)
     }
 }
 
@@ -87,13 +82,9 @@ impl Relay {
     fn end(self) {
         let Self { in_flight } = self;
         let exchange = in_flight.exchange();
-        let download = exchange.download.take();
-        // Otherwise the endpoint did not want the rest of the request: that connection cannot be used again. The end
-        // of the exchange aborts the upload, and so closes it.
-        if exchange.upload_state() == Upload::Done
-            && let Some(Download { checkout, .. }) = download
-        {
-            checkout.give_back();
+        if let Some(Download { connection, pick, .. }) = exchange.download.take() {
+            let worker = exchange.client.worker();
+            worker.pool.put(pick.held(), connection, worker.clock.now());
         }
         in_flight.complete();
     }
@@ -101,25 +92,27 @@ impl Relay {
     /// Whether nothing comes after what has come.
     fn is_at_end(&self) -> bool {
         let download = self.in_flight.exchange().download.borrow();
-        download.as_ref().is_some_and(|download| download.incoming.is_end_stream())
+        download.as_ref().is_some_and(|download| download.body.is_ended())
     }
 
     fn poll(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Reason>>> {
         let exchange = self.in_flight.exchange();
         let polled = match exchange.download.borrow_mut().as_mut() {
-            Some(download) => Pin::new(&mut download.incoming).poll_frame(cx),
+            Some(Download { connection, body, .. }) => connection.poll_body(cx, body),
             // Let go of because the exchange failed.
             None => Poll::Pending,
         };
         match polled {
-            Poll::Ready(Some(Ok(frame))) => {
-                exchange.sent(frame.data_ref().map_or(0, Bytes::len));
-                Poll::Ready(Some(Ok(clean_trailers(frame))))
+            Poll::Ready(Ok(Piece::Data(data))) => {
+                exchange.sent(data.len());
+                Poll::Ready(Some(Ok(Frame::data(data))))
             }
-            Poll::Ready(Some(Err(_))) => {
-                Poll::Ready(Some(Err(exchange.failed().unwrap_or(Reason::UpstreamReset))))
+            Poll::Ready(Ok(Piece::End(Some(mut trailers)))) => {
+                clean_trailers(&mut trailers);
+                Poll::Ready(Some(Ok(Frame::trailers(*trailers))))
             }
-            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Ready(Ok(Piece::End(None))) => Poll::Ready(None),
+            Poll::Ready(Err(reason)) => Poll::Ready(Some(Err(reason))),
             Poll::Pending => exchange.poll_failed(cx).map(|reason| Some(Err(reason))),
         }
     }
@@ -183,7 +176,8 @@ impl HttpBody for Body {
             Self::Own(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Relay(relay) => {
                 let download = relay.in_flight.exchange().download.borrow();
-                download.as_ref().map_or_else(SizeHint::new, |download| download.incoming.size_hint())
+                let length = download.as_ref().and_then(|download| download.body.remaining());
+                length.map_or_else(SizeHint::new, SizeHint::with_exact)
             }
         }
     }

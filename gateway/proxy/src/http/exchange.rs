@@ -11,9 +11,10 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::HeaderValue;
 use http::request::Parts;
-use http_body::Body as _;
+use http_body::{Body as _, Frame};
 use portolan_model::Timeouts;
 use tokio::time::Instant;
 
@@ -21,6 +22,7 @@ use crate::error::Reason;
 use crate::http::body::Download;
 use crate::http::client_body::ClientBody;
 use crate::http::headers::{clean_trailers, new_request_id};
+use crate::http1::body::Piece;
 use crate::listener::Client;
 use crate::telemetry::{Record, Series};
 
@@ -160,6 +162,11 @@ impl Exchange {
         self.upload_state.get() != Upload::Done
     }
 
+    /// Whether some of the request's body was read, or broke off.
+    pub(crate) fn upload_was_touched(&self) -> bool {
+        !matches!(self.upload_state.get(), Upload::Untouched | Upload::Done)
+    }
+
     /// Whether the endpoint answered with a refusal before the request was whole.
     pub(crate) fn upload_is_refused(&self) -> bool {
         matches!(self.upload_state.get(), Upload::Stopped | Upload::Aborted)
@@ -219,7 +226,14 @@ impl Exchange {
     /// further: the endpoint does not want it.
     pub(crate) fn answered(&self, refusal: bool) {
         self.enter(Phase::Downloading);
-        if refusal && self.upload_state.get() != Upload::Done {
+        if refusal {
+            self.refuse_upload();
+        }
+    }
+
+    /// The endpoint takes no more of the request: what is left of its body is not read.
+    pub(crate) fn refuse_upload(&self) {
+        if self.upload_state.get() != Upload::Done {
             self.upload_state.set(Upload::Stopped);
         }
     }
@@ -232,11 +246,6 @@ impl Exchange {
     fn enter(&self, phase: Phase) {
         self.phase.set(phase);
         self.since.set(self.now());
-    }
-
-    /// How far the request's body is.
-    pub(crate) fn upload_state(&self) -> Upload {
-        self.upload_state.get()
     }
 
     /// Why the exchange failed, if it did so from outside of the handler.
@@ -272,13 +281,10 @@ impl Exchange {
     }
 
     /// The next piece of the request's body.
-    pub(crate) fn poll_upload(
-        &self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<bytes::Bytes>, UploadBroken>>> {
+    pub(crate) fn poll_upload(&self, cx: &mut Context<'_>) -> Poll<Result<Piece, UploadBroken>> {
         match self.upload_state.get() {
-            Upload::Done => return Poll::Ready(None),
-            Upload::Aborted => return Poll::Ready(Some(Err(UploadBroken))),
+            Upload::Done => return Poll::Ready(Ok(Piece::End(None))),
+            Upload::Aborted => return Poll::Ready(Err(UploadBroken)),
             Upload::Stopped => {
                 keep_waker(&self.upload_waker, cx);
                 return Poll::Pending;
@@ -286,7 +292,7 @@ impl Exchange {
             Upload::Untouched | Upload::Flowing => {}
         }
         let mut upload = self.upload.borrow_mut();
-        let Some(body) = upload.as_mut() else { return Poll::Ready(Some(Err(UploadBroken))) };
+        let Some(body) = upload.as_mut() else { return Poll::Ready(Err(UploadBroken)) };
         let polled = std::pin::Pin::new(&mut *body).poll_frame(cx);
         self.upload_state.set(Upload::Flowing);
         match polled {
@@ -296,24 +302,20 @@ impl Exchange {
             }
             Poll::Ready(Some(Ok(frame))) => {
                 let last = frame.is_trailers() || body.is_end_stream();
-                Poll::Ready(Some(self.take_in(frame, last)))
+                Poll::Ready(self.take_in(frame, last))
             }
             Poll::Ready(Some(Err(_))) => {
                 self.fail(Reason::ClientReset);
-                Poll::Ready(Some(Err(UploadBroken)))
+                Poll::Ready(Err(UploadBroken))
             }
             Poll::Ready(None) => {
                 self.uploaded();
-                Poll::Ready(None)
+                Poll::Ready(Ok(Piece::End(None)))
             }
         }
     }
 
-    fn take_in(
-        &self,
-        frame: http_body::Frame<bytes::Bytes>,
-        last: bool,
-    ) -> Result<http_body::Frame<bytes::Bytes>, UploadBroken> {
+    fn take_in(&self, frame: Frame<Bytes>, last: bool) -> Result<Piece, UploadBroken> {
         let taken = self.bytes_in.get() + frame.data_ref().map_or(0, |data| data.len() as u64);
         self.bytes_in.set(taken);
         if self.max_body_bytes.is_some_and(|limit| taken > limit) {
@@ -325,7 +327,14 @@ impl Exchange {
         } else {
             self.since.set(self.now());
         }
-        Ok(clean_trailers(frame))
+        match frame.into_data() {
+            Ok(data) => Ok(Piece::Data(data)),
+            Err(frame) => {
+                let mut trailers = Box::new(frame.into_trailers().unwrap_or_default());
+                clean_trailers(&mut trailers);
+                Ok(Piece::End(Some(trailers)))
+            }
+        }
     }
 
     fn uploaded(&self) {
@@ -335,21 +344,26 @@ impl Exchange {
         }
     }
 
-    /// What is known of the length of the request's body.
-    pub(crate) fn upload_size(&self) -> http_body::SizeHint {
-        match self.upload.borrow().as_ref() {
-            Some(body) if self.upload_state.get() != Upload::Done => body.size_hint(),
-            _ => http_body::SizeHint::with_exact(0),
+    /// Carries the rest of the request's body to an endpoint that has answered already; ready when there is no more to
+    /// do. The exchange's end wakes the caller.
+    pub(crate) fn poll_rest_of_upload(&self, cx: &mut Context<'_>) -> Poll<()> {
+        keep_waker(&self.upload_waker, cx);
+        // Taken out, because the exchange lets go of it if the body breaks off.
+        let Some(mut download) = self.download.take() else { return Poll::Ready(()) };
+        let sent = download.poll_send(cx, self);
+        if self.failed.get().is_none() {
+            self.download.replace(Some(download));
         }
+        sent
     }
 
-    /// If the request's body is not through, makes it end with an error where it is read, which closes the upstream
-    /// connection that it goes to.
-    pub(crate) fn abort_upload(&self) {
+    /// If the request's body is not through, makes it end with an error where it is read. Wakes who carries the rest of
+    /// it: there is nothing more to do.
+    fn abort_upload(&self) {
         if self.upload_state.get() != Upload::Done {
             self.upload_state.set(Upload::Aborted);
-            wake(&self.upload_waker);
         }
+        wake(&self.upload_waker);
     }
 
     /// Ends the exchange from outside; the first reason stays. The endpoint is let go of at once, however long the

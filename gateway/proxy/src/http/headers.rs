@@ -6,10 +6,8 @@
 use std::cell::RefCell;
 use std::net::IpAddr;
 
-use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
-use http_body::Frame;
 use portolan_model::Protocol;
 
 use super::request::Target;
@@ -182,7 +180,7 @@ pub(crate) fn prepare_request(
         join_cookies(&mut parts.headers);
     }
     if has_body && !survey.has(Known::ContentLength) {
-        // Said outright, because without it hyper takes the body of a GET, HEAD or DELETE for none.
+        // Said outright, whatever the method: the connection carries on where the body is said to end.
         parts.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     if !peer.trusted && survey.has(Known::XForwardedPrefix) {
@@ -209,10 +207,8 @@ pub(crate) fn prepare_response(parts: &mut http::response::Parts, signature: Opt
 /// Removes what is meant for this hop alone, and whatever `Connection` says is.
 fn remove_hop_by_hop(headers: &mut HeaderMap, survey: &Survey) {
     if survey.has(Known::Connection) {
-        if survey.repeats(Known::Connection) || !is_kept_alive(headers) {
-            for name in listed_in_connection(headers) {
-                headers.remove(name);
-            }
+        for name in listed_in_connection(headers) {
+            headers.remove(name);
         }
         headers.remove(header::CONNECTION);
     }
@@ -236,32 +232,23 @@ const HOP_BY_HOP: [(Known, HeaderName); 8] = [
 
 /// Takes out of trailers what has no place there: what is meant for one hop, and what this gateway vouches for in the
 /// head, where an endpoint might join the two.
-pub(crate) fn clean_trailers(frame: Frame<Bytes>) -> Frame<Bytes> {
-    let mut trailers = match frame.into_trailers() {
-        Ok(trailers) => trailers,
-        Err(data) => return data,
-    };
-    let survey = Survey::of(&trailers);
-    remove_hop_by_hop(&mut trailers, &survey);
+pub(crate) fn clean_trailers(trailers: &mut HeaderMap) {
+    let survey = Survey::of(trailers);
+    remove_hop_by_hop(trailers, &survey);
     let forwarded = trailers.keys().filter(|name| name.as_str().starts_with("x-forwarded-"));
     let vouched_for =
         [header::FORWARDED, header::VIA, X_REQUEST_ID, header::HOST, header::CONTENT_LENGTH, header::TRAILER];
     for name in forwarded.cloned().chain(vouched_for).collect::<Vec<_>>() {
         trailers.remove(name);
     }
-    Frame::trailers(trailers)
-}
-
-/// Whether `Connection` says that alone, as it mostly does; the field of that name goes anyway.
-fn is_kept_alive(headers: &HeaderMap) -> bool {
-    let said = headers.get(header::CONNECTION);
-    said.is_some_and(|said| said.as_bytes().eq_ignore_ascii_case(b"keep-alive"))
 }
 
 fn listed_in_connection(headers: &HeaderMap) -> Vec<HeaderName> {
     headers
         .get_all(header::CONNECTION)
         .iter()
+        // Most say this alone; the field of this name goes anyway.
+        .filter(|value| !value.as_bytes().eq_ignore_ascii_case(b"keep-alive"))
         // Octets, because one that is no text must not hide the names beside it.
         .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
         .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())

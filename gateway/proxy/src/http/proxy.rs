@@ -133,8 +133,7 @@ fn policy_affinity(exchange: &Exchange, cluster: &Arc<Cluster>) -> Affinity {
 /// Turns an endpoint's response into the client's; the body flows from here on by itself, with everything in it that
 /// must last until its end.
 fn relay(in_flight: InFlight, sent: upstream::Sent, affinity: &Affinity) -> Response<Body> {
-    let (response, checkout, pick) = sent.into_parts();
-    let (mut head, incoming) = response.into_parts();
+    let (mut head, body, connection, pick) = sent.into_parts();
     let exchange = in_flight.exchange();
     let worker = exchange.client.worker();
     let signature = worker.live().via.then_some(worker.signature());
@@ -144,13 +143,13 @@ fn relay(in_flight: InFlight, sent: upstream::Sent, affinity: &Affinity) -> Resp
     }
     exchange.note(|record| record.status = head.status.as_u16());
     exchange.answered(head.status.is_client_error() || head.status.is_server_error());
-    if head.status == StatusCode::RESET_CONTENT && !incoming.is_end_stream() {
+    if head.status == StatusCode::RESET_CONTENT && !body.is_ended() {
         // It cannot have a body (RFC 9110 section 15.3.6); one that came is left to the endpoint, with its connection.
         head.headers.remove(http::header::CONTENT_LENGTH);
         in_flight.complete();
         return Response::from_parts(head, Body::Empty);
     }
-    Response::from_parts(head, Body::relay(incoming, in_flight, checkout, pick))
+    Response::from_parts(head, Body::relay(in_flight, connection, body, pick))
 }
 
 /// The cookie that brings the client back to this endpoint, where it did not bring one that did.

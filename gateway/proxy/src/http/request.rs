@@ -211,8 +211,7 @@ fn target((authority, is_absolute): (Option<HeaderValue>, bool)) -> Result<Targe
     let Some(authority) = authority else {
         return Ok(Target { authority: None, host: Host::AsSent(0), port: None, is_absolute });
     };
-    // What is no ASCII is no name, no address and no port either.
-    let text = std::str::from_utf8(authority.as_bytes()).map_err(|_| bad("the host is not valid"))?;
+    let text = authority.to_str().map_err(|_| bad("the host is not valid"))?;
     let (host, port) = split(text).ok_or_else(|| bad("the host is not valid"))?;
     let host = if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
         Host::Lowered(host.to_ascii_lowercase())
@@ -248,13 +247,12 @@ fn split(authority: &str) -> Option<(&str, Option<u16>)> {
 
 fn name(host: &str) -> Option<&str> {
     let host = host.strip_suffix('.').unwrap_or(host);
-    // No label may be empty.
-    let mut previous = b'.';
-    let is_sound = |byte: u8| {
-        let before = std::mem::replace(&mut previous, byte);
-        byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_') || (byte == b'.' && before != b'.')
-    };
-    (!host.is_empty() && host.len() <= 253 && host.bytes().all(is_sound)).then_some(host)
+    let sound = !host.is_empty()
+        && host.len() <= 253
+        && !host.starts_with('.')
+        && !host.contains("..")
+        && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'));
+    sound.then_some(host)
 }
 
 /// The value of a field that may stand only once.
@@ -277,9 +275,6 @@ pub(crate) fn path_fault(path: &str) -> Option<&'static str> {
     if !path.starts_with('/') {
         return Some("the path must start with a slash");
     }
-    if !path.bytes().any(|byte| NOTABLE[usize::from(byte)]) {
-        return None;
-    }
     let mut suspicious = false;
     let mut previous = b'/';
     for byte in path.bytes() {
@@ -294,20 +289,6 @@ pub(crate) fn path_fault(path: &str) -> Option<&'static str> {
     }
     if suspicious { encoded_fault(path) } else { None }
 }
-
-/// Bytes that can make a path mean more than one thing; most paths have none, and one look at each of their bytes tells.
-const NOTABLE: [bool; 256] = {
-    let mut notable = [false; 256];
-    let mut byte = 0x80;
-    while byte < 256 {
-        notable[byte] = true;
-        byte += 1;
-    }
-    notable[b'\\' as usize] = true;
-    notable[b'%' as usize] = true;
-    notable[b'.' as usize] = true;
-    notable
-};
 
 fn encoded_fault(path: &str) -> Option<&'static str> {
     for segment in path.split('/') {

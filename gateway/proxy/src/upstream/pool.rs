@@ -2,7 +2,8 @@
 //!
 //! Keyed by the endpoint's process-unique id: a pod that gets the address of another is another endpoint, and never
 //! sees a connection that was made to the former. The connection used last is used first, so that the others grow old
-//! and are closed. They are kept for a shorter time than servers keep theirs, because a request that goes out while
+//! and are closed. No task waits on them: whether the other side has closed one is seen when it is taken, put back, and
+//! at each sweep. They are kept for a shorter time than servers keep theirs, because a request that goes out while
 //! the other side closes is lost.
 
 use std::cell::RefCell;
@@ -13,9 +14,8 @@ use std::time::Duration;
 use foldhash::fast::RandomState;
 use tokio::time::Instant;
 
-use super::connect::Connection;
-use crate::cluster::{Endpoint, Held, Pick};
-use crate::worker::Worker;
+use super::connection::Connection;
+use crate::cluster::{Endpoint, Held};
 
 /// A request that cannot be sent again goes out on a connection idle for longer than this only if there is no choice:
 /// a new one is opened instead. The longer a connection is idle, the likelier it is that the other side closes it just
@@ -39,54 +39,46 @@ struct Shelf {
 }
 
 struct Idle {
-    connection: Connection,
+    connection: Box<Connection>,
     since: Instant,
-}
-
-/// A connection in use. Dropped without being given back, it is closed.
-pub(crate) struct Checkout {
-    pub(super) connection: Connection,
-    endpoint: Rc<Held>,
-    worker: Rc<Worker>,
-    /// Whether it has carried a request before.
-    pub(super) reused: bool,
 }
 
 impl Pool {
     /// The connection to this endpoint that was used last and still seems to be open. For a request that can be sent
     /// again seeming is enough; for others the kernel is asked, and old connections are left alone.
-    pub(super) fn take(&self, endpoint: &Endpoint, replayable: bool) -> Option<Connection> {
+    pub(super) fn take(
+        &self,
+        endpoint: &Endpoint,
+        replayable: bool,
+        now: Instant,
+    ) -> Option<Box<Connection>> {
         let mut shelves = self.shelves.borrow_mut();
         let shelf = shelves.get_mut(&endpoint.id())?;
-        let mut busy = Vec::new();
-        let mut found = None;
         while let Some(idle) = shelf.idle.pop() {
-            if idle.connection.sender.is_closed() {
+            if !idle.connection.is_reusable() {
                 continue;
             }
-            if !idle.connection.sender.is_ready() {
-                busy.push(idle);
-                continue;
-            }
-            if !replayable && idle.since.elapsed() > FRESH_ENOUGH {
+            if !replayable && now.saturating_duration_since(idle.since) > FRESH_ENOUGH {
                 shelf.idle.push(idle);
                 break;
             }
-            if replayable || idle.connection.wire.is_quiet() {
-                found = Some(idle.connection);
-                break;
+            if replayable || idle.connection.is_quiet_to_the_kernel() {
+                return Some(idle.connection);
             }
         }
-        shelf.idle.append(&mut busy);
-        found
+        None
     }
 
-    fn put(&self, endpoint: Rc<Held>, connection: Connection, now: Instant) {
-        if endpoint.0.is_retired() || connection.sender.is_closed() {
+    /// Keeps a connection for the next request, if it can carry one.
+    pub(crate) fn put(&self, endpoint: &Rc<Held>, mut connection: Box<Connection>, now: Instant) {
+        if endpoint.0.is_retired() || !connection.is_reusable() {
             return;
         }
+        connection.rest();
         let mut shelves = self.shelves.borrow_mut();
-        let shelf = shelves.entry(endpoint.0.id()).or_insert_with(|| Shelf { endpoint, idle: Vec::new() });
+        let shelf = shelves
+            .entry(endpoint.0.id())
+            .or_insert_with(|| Shelf { endpoint: Rc::clone(endpoint), idle: Vec::new() });
         shelf.idle.push(Idle { connection, since: now });
     }
 
@@ -99,20 +91,9 @@ impl Pool {
             }
             let keep = if shelf.endpoint.0.is_draining() { keep.min(DRAINING_KEEP) } else { keep };
             shelf.idle.retain(|idle| {
-                !idle.connection.sender.is_closed() && now.saturating_duration_since(idle.since) < keep
+                idle.connection.is_reusable() && now.saturating_duration_since(idle.since) < keep
             });
             !shelf.idle.is_empty()
         });
-    }
-}
-
-impl Checkout {
-    pub(super) fn new(connection: Connection, pick: &Pick, worker: &Rc<Worker>, reused: bool) -> Self {
-        Self { connection, endpoint: Rc::clone(pick.held()), worker: Rc::clone(worker), reused }
-    }
-
-    /// Keeps the connection for the next request. Only after the whole response has been read.
-    pub(crate) fn give_back(self) {
-        self.worker.pool.put(self.endpoint, self.connection, self.worker.clock.now());
     }
 }

@@ -16,14 +16,16 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::Method;
 use http::request::Parts;
+use http::{Method, response};
 
 use super::attempt::{Answered, Broken, Progress, attempt};
+use super::connection::Connection;
 use super::trial::try_out;
 use crate::cluster::{AffinityKey, Cluster, Outcome, Pick, PickContext};
 use crate::error::{Failure, Reason};
-use crate::http::exchange::{Exchange, Upload};
+use crate::http::exchange::Exchange;
+use crate::http1::body::BodyReader;
 
 /// Endpoints that one request has been tried on: as many as a request is ever sent to.
 #[derive(Default)]
@@ -48,9 +50,10 @@ pub(crate) struct Sent {
 }
 
 impl Sent {
-    /// The response, the connection that its body comes over, and the endpoint that it counts for.
-    pub(crate) fn into_parts(self) -> (http::Response<hyper::body::Incoming>, super::Checkout, Pick) {
-        (self.answered.response, self.answered.checkout, self.pick)
+    /// The head of the response, how its body is read from which connection, and the endpoint that it counts for.
+    pub(crate) fn into_parts(self) -> (response::Parts, BodyReader, Box<Connection>, Pick) {
+        let Self { answered: Answered { head, body, connection }, pick } = self;
+        (head, body, connection, pick)
     }
 }
 
@@ -62,12 +65,12 @@ pub(crate) async fn send(
     exchange: &Rc<Exchange>,
     cluster: &Arc<Cluster>,
     affinity: Option<AffinityKey<'_>>,
-    mut parts: Parts,
+    request: Parts,
 ) -> Result<Sent, Failure> {
     let worker = exchange.client.worker();
-    let has_no_body = exchange.upload_state() == Upload::Done;
-    let replayable = is_idempotent(&parts.method) && has_no_body;
-    let copyable = parts.method.is_safe() && has_no_body;
+    let has_no_body = !exchange.has_upload();
+    let replayable = is_idempotent(&request.method) && has_no_body;
+    let copyable = request.method.is_safe() && has_no_body;
     let mut tried = Tried::default();
     let mut failed: Option<Failed> = None;
     loop {
@@ -80,13 +83,12 @@ pub(crate) async fn send(
         }
         begin(exchange, &pick);
         if let Some(trial) = pick.take_trial() {
-            try_out(worker, trial, parts.clone());
+            try_out(worker, trial, request.clone());
         }
-        let copy = (replayable && tried.has_retries(&pick)).then(|| parts.clone());
-        let broken = match attempt(exchange, &pick, parts, replayable, fresh).await {
+        let broken = match attempt(exchange, &pick, &request, replayable, fresh).await {
             Ok(answered) => {
                 let then = worker.clock.now();
-                pick.record(Outcome::Answered(answered.response.status()), then);
+                pick.record(Outcome::Answered(answered.head.status), then);
                 exchange.note(|record| record.upstream = Some(then - now));
                 return Ok(Sent { answered, pick });
             }
@@ -95,26 +97,22 @@ pub(crate) async fn send(
         if let Some(outcome) = broken.outcome {
             pick.record(outcome, worker.clock.now());
         }
-        let Broken { failure, outcome, progress, unsent } = broken;
-        let again = again(exchange, progress, unsent, copy).filter(|_| tried.push(&pick));
-        let Some(again) = again else { return Err(failure) };
-        parts = again;
+        let Broken { failure, outcome, progress } = broken;
+        let again = may_follow(exchange, progress, replayable && tried.has_retries(&pick));
+        if !again || !tried.push(&pick) {
+            return Err(failure);
+        }
         failed = Some(Failed { failure, refused: outcome == Some(Outcome::ConnectFailed) });
     }
 }
 
-/// The request's head for another attempt, if the rule allows one.
-fn again(
-    exchange: &Exchange,
-    progress: Progress,
-    unsent: Option<Parts>,
-    copy: Option<Parts>,
-) -> Option<Parts> {
-    let untouched = matches!(exchange.upload_state(), Upload::Untouched | Upload::Done);
+/// Whether the rule lets another attempt follow; `may_repeat` says that a request is the same done twice.
+fn may_follow(exchange: &Exchange, progress: Progress, may_repeat: bool) -> bool {
     match progress {
-        Progress::NothingWritten if untouched => unsent.or(copy),
-        Progress::DiedUnanswered => copy,
-        Progress::NothingWritten | Progress::Final => None,
+        // A part of its body that was read is not kept.
+        Progress::NothingWritten => !exchange.upload_was_touched(),
+        Progress::DiedUnanswered => may_repeat,
+        Progress::Final => false,
     }
 }
 

@@ -5,22 +5,19 @@
 
 use std::rc::Rc;
 
-use http::Request;
 use http::request::Parts;
 use tokio::time::timeout;
 
-use super::attempt::name_host;
-use super::connect::{ConnectError, Connection, connect};
+use super::connect::{ConnectError, connect};
+use super::connection::Connection;
 use crate::cluster::{Outcome, Pick};
-use crate::http::body::RequestBody;
 use crate::worker::Worker;
 
 /// Tries the picked endpoint in the background. The head of its answer decides; the connection is not kept.
-pub(super) fn try_out(worker: &Rc<Worker>, mut pick: Pick, mut parts: Parts) {
+pub(super) fn try_out(worker: &Rc<Worker>, mut pick: Pick, request: Parts) {
     let worker = Rc::clone(worker);
-    name_host(&mut parts, &pick);
     tokio::task::spawn_local(async move {
-        if let Some(outcome) = outcome(&worker, &pick, parts).await {
+        if let Some(outcome) = outcome(&worker, &pick, request).await {
             tracing::debug!(endpoint = %pick.endpoint().address(), ?outcome, "an ejected endpoint was tried");
             pick.record(outcome, worker.clock.now());
         }
@@ -28,12 +25,11 @@ pub(super) fn try_out(worker: &Rc<Worker>, mut pick: Pick, mut parts: Parts) {
 }
 
 /// What the trial says of the endpoint; nothing, where this side could not make it.
-async fn outcome(worker: &Rc<Worker>, pick: &Pick, parts: Parts) -> Option<Outcome> {
+async fn outcome(worker: &Rc<Worker>, pick: &Pick, request: Parts) -> Option<Outcome> {
     let timeouts = &pick.policy().timeouts;
     match connect(worker, pick.endpoint(), timeouts.connect).await {
         Ok(connection) => {
-            connection.wire.await_head(worker.config().max_head_bytes);
-            let answer = timeout(timeouts.response_header, ask(connection, parts)).await;
+            let answer = timeout(timeouts.response_header, ask(connection, pick, &request)).await;
             Some(answer.unwrap_or(Outcome::TimedOut))
         }
         Err(ConnectError::TimedOut) => Some(Outcome::ConnectTimedOut),
@@ -42,10 +38,9 @@ async fn outcome(worker: &Rc<Worker>, pick: &Pick, parts: Parts) -> Option<Outco
     }
 }
 
-async fn ask(mut connection: Connection, parts: Parts) -> Outcome {
-    let request = Request::from_parts(parts, RequestBody(None));
-    match connection.sender.try_send_request(request).await {
-        Ok(response) => Outcome::Answered(response.status()),
+async fn ask(mut connection: Box<Connection>, pick: &Pick, request: &Parts) -> Outcome {
+    match connection.ask(request, pick.endpoint()).await {
+        Ok(head) => Outcome::Answered(head.status),
         Err(_) => Outcome::Reset,
     }
 }

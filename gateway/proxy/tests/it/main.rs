@@ -7,6 +7,7 @@ mod harness;
 
 mod connections;
 mod drain;
+mod endpoint_wire;
 mod endpoints;
 mod forwarding;
 mod http2;

@@ -1,0 +1,157 @@
+//! Where the body of a message ends (RFC 9112 section 6.3), and whether the connection lives on (section 9.3).
+
+use http::response::Parts;
+use http::{HeaderMap, Method, StatusCode, Version, header};
+
+use super::Malformed;
+
+/// How the end of a body is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Framing {
+    /// After so many bytes.
+    Length(u64),
+    /// By the last of its chunks.
+    Chunked,
+    /// By the end of the connection.
+    UntilClose,
+}
+
+impl Framing {
+    /// That of the response with this head to a request with this method.
+    ///
+    /// # Errors
+    /// If readers may differ over it.
+    pub(crate) fn of_response(method: &Method, head: &Parts) -> Result<Self, Malformed> {
+        let (chunked, length) = said(&head.headers)?;
+        if chunked && head.version == Version::HTTP_10 {
+            return Err(Malformed::Ambiguous("a transfer coding in HTTP/1.0"));
+        }
+        Ok(match length {
+            _ if has_no_body(method, head.status) => Self::Length(0),
+            _ if chunked => Self::Chunked,
+            Some(length) => Self::Length(length),
+            None => Self::UntilClose,
+        })
+    }
+
+    /// That of the request with these fields.
+    ///
+    /// # Errors
+    /// If readers may differ over it.
+    pub(crate) fn of_request(headers: &HeaderMap) -> Result<Self, Malformed> {
+        let (chunked, length) = said(headers)?;
+        Ok(if chunked { Self::Chunked } else { Self::Length(length.unwrap_or(0)) })
+    }
+}
+
+/// Whether the body is chunked, and the length that is said of it.
+fn said(headers: &HeaderMap) -> Result<(bool, Option<u64>), Malformed> {
+    let (chunked, length) = (is_chunked(headers)?, length(headers)?);
+    if chunked && length.is_some() {
+        return Err(Malformed::Ambiguous("a length beside a transfer coding"));
+    }
+    Ok((chunked, length))
+}
+
+fn has_no_body(method: &Method, status: StatusCode) -> bool {
+    *method == Method::HEAD
+        || status.is_informational()
+        || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
+fn is_chunked(headers: &HeaderMap) -> Result<bool, Malformed> {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let Some(coding) = codings.next() else { return Ok(false) };
+    if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+        return Err(Malformed::Ambiguous("a transfer coding other than chunked once"));
+    }
+    Ok(true)
+}
+
+/// The length that the head says. It may say it once: a list of equal lengths, which the RFC would let pass, is nothing
+/// that a sound endpoint sends.
+fn length(headers: &HeaderMap) -> Result<Option<u64>, Malformed> {
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    let Some(length) = lengths.next() else { return Ok(None) };
+    if lengths.next().is_some() {
+        return Err(Malformed::Ambiguous("two lengths"));
+    }
+    // `parse` alone would take a plus sign.
+    let digits = length.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    let length = digits.and_then(|digits| digits.parse().ok());
+    length.map(Some).ok_or(Malformed::Ambiguous("a length that is no number"))
+}
+
+/// Whether the endpoint lets the connection carry another request after a response with this head.
+pub(crate) fn is_persistent(head: &Parts) -> bool {
+    let says = |option: &[u8]| {
+        head.headers
+            .get_all(header::CONNECTION)
+            .iter()
+            .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+            .any(|said| said.trim_ascii().eq_ignore_ascii_case(option))
+    };
+    !says(b"close") && (head.version == Version::HTTP_11 || says(b"keep-alive"))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderValue, Response};
+
+    use super::*;
+
+    fn head(version: Version, status: u16, fields: &[(&'static str, &'static str)]) -> Parts {
+        let mut parts = Response::new(()).into_parts().0;
+        parts.version = version;
+        parts.status = StatusCode::from_u16(status).unwrap();
+        for (name, value) in fields {
+            parts.headers.append(*name, HeaderValue::from_static(value));
+        }
+        parts
+    }
+
+    fn framing(status: u16, fields: &[(&'static str, &'static str)]) -> Result<Framing, Malformed> {
+        Framing::of_response(&Method::GET, &head(Version::HTTP_11, status, fields))
+    }
+
+    #[test]
+    fn the_end_is_told_in_one_of_three_ways() {
+        assert_eq!(framing(200, &[]), Ok(Framing::UntilClose));
+        assert_eq!(framing(200, &[("content-length", "007")]), Ok(Framing::Length(7)));
+        assert_eq!(framing(200, &[("transfer-encoding", "Chunked")]), Ok(Framing::Chunked));
+    }
+
+    #[test]
+    fn some_responses_have_no_body_whatever_they_say() {
+        for status in [100, 204, 304] {
+            assert_eq!(framing(status, &[("content-length", "7")]), Ok(Framing::Length(0)));
+        }
+        let said = head(Version::HTTP_11, 200, &[("transfer-encoding", "chunked")]);
+        assert_eq!(Framing::of_response(&Method::HEAD, &said), Ok(Framing::Length(0)));
+    }
+
+    #[test]
+    fn what_readers_may_take_differently_is_refused() {
+        for length in ["", "+5", "-5", "5,5", "5, 5", " 5", "0x5", "5 5", "18446744073709551616"] {
+            assert!(framing(200, &[("content-length", length)]).is_err(), "{length:?}");
+        }
+        for coding in ["", "gzip", "gzip, chunked", "chunked, chunked", "identity", "xchunked"] {
+            assert!(framing(200, &[("transfer-encoding", coding)]).is_err(), "{coding:?}");
+        }
+        assert!(framing(200, &[("content-length", "5"), ("content-length", "5")]).is_err());
+        assert!(framing(200, &[("content-length", "5"), ("transfer-encoding", "chunked")]).is_err());
+        assert!(framing(200, &[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")]).is_err());
+        let old = head(Version::HTTP_10, 200, &[("transfer-encoding", "chunked")]);
+        assert!(Framing::of_response(&Method::GET, &old).is_err());
+    }
+
+    #[test]
+    fn a_connection_lives_on_unless_it_is_said_to_close() {
+        let lives = |version, said: &'static str| is_persistent(&head(version, 200, &[("connection", said)]));
+        assert!(lives(Version::HTTP_11, "x"));
+        assert!(!lives(Version::HTTP_11, "x, Close"));
+        assert!(!lives(Version::HTTP_10, "x"));
+        assert!(lives(Version::HTTP_10, "Keep-Alive"));
+        assert!(!lives(Version::HTTP_10, "keep-alive, close"));
+    }
+}
