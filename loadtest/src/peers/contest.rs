@@ -43,7 +43,7 @@ impl<'a> Contest<'a> {
     /// How long one measurement takes, by experience.
     fn takes(&self, case: &Case) -> Duration {
         match case.pace {
-            Pace::Closed | Pace::HalfOfPeak => self.duration() + Duration::from_secs(2),
+            Pace::Closed | Pace::HalfOfPeak => self.duration() + Duration::from_secs(3),
             Pace::Idle => Duration::from_secs(10),
             Pace::Counted => Duration::from_secs(30),
         }

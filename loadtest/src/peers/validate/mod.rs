@@ -166,7 +166,7 @@ async fn compare_all(
 ) -> anyhow::Result<usize> {
     let bench = Bench::set_up(cores, programs).await?;
     let sides: usize = comparisons.iter().map(|it| it.sides.len()).sum();
-    let seconds = sides as u64 * u64::from(options.rounds) * (options.seconds + 2);
+    let seconds = sides as u64 * u64::from(options.rounds) * (options.seconds + 3);
     let mut out = std::io::stdout().lock();
     writeln!(out, "{} comparisons: about {} minutes", comparisons.len(), seconds.div_ceil(60))?;
     let mut off = 0;
