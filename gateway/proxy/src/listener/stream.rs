@@ -57,6 +57,8 @@ impl AsyncWrite for Stream {
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
+            // The kernel does less for one piece that is no list.
+            Self::Plain(socket) if pieces.len() == 1 => Pin::new(socket).poll_write(cx, &pieces[0]),
             Self::Plain(socket) => Pin::new(socket).poll_write_vectored(cx, pieces),
             Self::Tls(stream) => Pin::new(&mut **stream).poll_write_vectored(cx, pieces),
         }

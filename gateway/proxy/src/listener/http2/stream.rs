@@ -61,10 +61,11 @@ async fn forward(
 
 /// What is said in every response: how long it is, if that is known, and when it was made.
 fn complete_head(client: &Client, response: &mut Response<Body>) {
-    let length = response.body().size_hint().exact().filter(|_| !response.body().is_end_stream());
+    let length = response.body().size_hint().exact();
+    let ends = response.body().is_end_stream();
     let headers = response.headers_mut();
-    if let Some(length) = length {
-        headers.entry(header::CONTENT_LENGTH).or_insert_with(|| length.into());
+    if let (Some(length), false) = (length, ends || headers.contains_key(header::CONTENT_LENGTH)) {
+        headers.insert(header::CONTENT_LENGTH, length.into());
     }
     if !headers.contains_key(header::DATE) {
         let worker = client.worker();

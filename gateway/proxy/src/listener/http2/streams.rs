@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Wake, Waker};
 
 /// So many places are kept while no stream is open.
-const KEPT: usize = 16;
+const KEPT: usize = 4;
 
 /// Futures that one task runs, each polled only when it was woken itself.
 pub(super) struct Streams<F> {
