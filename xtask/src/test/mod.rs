@@ -177,9 +177,11 @@ fn unit(rest: &[String]) -> Result<Results> {
     counts::run(&mut test)
 }
 
-/// Ignored in the step of the unit tests, because it needs the machine for itself.
+/// Ignored in the step of the unit tests, because it takes long and needs the machine for itself.
 fn hostile(rest: &[String]) -> Result<Results> {
     let mut test = cargo();
-    test.args(["test", "--workspace", "--test", "hostile", "--no-fail-fast", "--", "--ignored"]).args(rest);
+    test.args(["test", "--workspace", "--test", "hostile", "--no-fail-fast", "--"]);
+    // One after the other: some of them measure time and memory. What they counted is shown.
+    test.args(["--ignored", "--nocapture", "--test-threads", "1"]).args(rest);
     counts::run(&mut test)
 }
