@@ -11,7 +11,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 use portolan_model::Protocol;
 
 use super::request::Target;
+use super::strangers::is_for_proxies;
 use super::survey::{Known, Survey};
+use super::trailers;
 use crate::config::LiveConfig;
 
 /// The client's address as earlier proxies saw it, nearest last.
@@ -166,13 +168,13 @@ pub(crate) fn prepare_request(
     target: &Target,
     signature: Option<&Signature>,
 ) -> HeaderValue {
-    let trailers = survey.has(Known::Te) && accepts_trailers(&parts.headers);
+    let takes_trailers = survey.has(Known::Te) && accepts_trailers(&parts.headers);
     remove_hop_by_hop(&mut parts.headers, survey);
     if survey.has(Known::Expect) {
         // Answered here: 100 (Continue) is sent when the body is first read, which is after an endpoint was found.
         parts.headers.remove(header::EXPECT);
     }
-    if trailers {
+    if takes_trailers {
         parts.headers.insert(header::TE, HeaderValue::from_static("trailers"));
         parts.headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
     }
@@ -183,8 +185,15 @@ pub(crate) fn prepare_request(
         // Said outright, whatever the method: the connection carries on where the body is said to end.
         parts.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
-    if !peer.trusted && survey.has(Known::XForwardedPrefix) {
-        parts.headers.remove(X_FORWARDED_PREFIX);
+    if !peer.trusted && survey.has(Known::ForProxies) {
+        remove_each(&mut parts.headers, |name| is_for_proxies(name.as_str()));
+    }
+    if survey.has(Known::Proxy) {
+        // CGI programs take it for the proxy that they are to use themselves.
+        parts.headers.remove("proxy");
+    }
+    if survey.has(Known::Trailer) {
+        trailers::announce_fit(&mut parts.headers);
     }
     forwarded(&mut parts.headers, peer, target);
     if let Some(signature) = signature {
@@ -198,6 +207,9 @@ pub(crate) fn prepare_request(
 pub(crate) fn prepare_response(parts: &mut http::response::Parts, signature: Option<&Signature>) {
     let survey = Survey::of(&parts.headers);
     remove_hop_by_hop(&mut parts.headers, &survey);
+    if survey.has(Known::Trailer) {
+        trailers::announce_fit(&mut parts.headers);
+    }
     if let Some(signature) = signature {
         signature.sign(&mut parts.headers, parts.version);
     }
@@ -235,11 +247,13 @@ const HOP_BY_HOP: [(Known, HeaderName); 8] = [
 pub(crate) fn clean_trailers(trailers: &mut HeaderMap) {
     let survey = Survey::of(trailers);
     remove_hop_by_hop(trailers, &survey);
-    let forwarded = trailers.keys().filter(|name| name.as_str().starts_with("x-forwarded-"));
-    let vouched_for =
-        [header::FORWARDED, header::VIA, X_REQUEST_ID, header::HOST, header::CONTENT_LENGTH, header::TRAILER];
-    for name in forwarded.cloned().chain(vouched_for).collect::<Vec<_>>() {
-        trailers.remove(name);
+    remove_each(trailers, |name| !trailers::is_fit(name));
+}
+
+fn remove_each(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
+    let names: Vec<_> = headers.keys().filter(|name| unwanted(name)).cloned().collect();
+    for name in names {
+        headers.remove(name);
     }
 }
 

@@ -9,4 +9,6 @@ pub(crate) mod http2_body;
 pub(crate) mod proxy;
 pub(crate) mod request;
 pub(crate) mod respond;
+mod strangers;
 mod survey;
+mod trailers;

@@ -6,6 +6,8 @@
 
 use http::HeaderMap;
 
+use super::strangers::is_for_proxies;
+
 /// What one walk over the fields of a head found. It says nothing of fields that come or go afterwards.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Survey {
@@ -28,11 +30,14 @@ pub(crate) enum Known {
     ProxyAuthenticate,
     ProxyAuthorization,
     ProxyConnection,
+    /// Any of those that only proxies may set.
+    ForProxies,
+    Proxy,
     Te,
+    Trailer,
     TransferEncoding,
     Upgrade,
     Via,
-    XForwardedPrefix,
 }
 
 impl Survey {
@@ -72,8 +77,10 @@ fn known(name: &str) -> Option<Known> {
         2 if name == "te" => Known::Te,
         3 if name == "via" => Known::Via,
         4 if name == "host" => Known::Host,
+        5 if name == "proxy" => Known::Proxy,
         6 if name == "cookie" => Known::Cookie,
         6 if name == "expect" => Known::Expect,
+        7 if name == "trailer" => Known::Trailer,
         7 if name == "upgrade" => Known::Upgrade,
         10 if name == "connection" => Known::Connection,
         10 if name == "keep-alive" => Known::KeepAlive,
@@ -82,8 +89,8 @@ fn known(name: &str) -> Option<Known> {
         16 if name == "proxy-connection" => Known::ProxyConnection,
         17 if name == "transfer-encoding" => Known::TransferEncoding,
         18 if name == "proxy-authenticate" => Known::ProxyAuthenticate,
-        18 if name == "x-forwarded-prefix" => Known::XForwardedPrefix,
         19 if name == "proxy-authorization" => Known::ProxyAuthorization,
+        _ if is_for_proxies(name) => Known::ForProxies,
         _ => return None,
     })
 }
@@ -96,14 +103,14 @@ mod tests {
 
     #[test]
     fn fields_are_found_and_counted() {
-        let said = [("host", "a"), ("via", "x"), ("via", "yy"), ("te", ""), ("x-forwarded-prefiy", "")];
+        let said = [("host", "a"), ("via", "x"), ("via", "yy"), ("te", ""), ("x-forwardee-prefix", "")];
         let mut headers = HeaderMap::new();
         for (name, value) in said {
             headers.append(name, HeaderValue::from_static(value));
         }
         let survey = Survey::of(&headers);
         assert!(survey.has(Known::Host) && survey.has(Known::Via) && survey.has(Known::Te));
-        assert!(!survey.has(Known::XForwardedPrefix) && !survey.has(Known::Expect));
+        assert!(!survey.has(Known::ForProxies) && !survey.has(Known::Expect));
         assert!(survey.repeats(Known::Via) && !survey.repeats(Known::Host));
         let written: usize = said.iter().map(|(name, value)| format!("{name}: {value}\r\n").len()).sum();
         assert_eq!(survey.bytes(), written);
