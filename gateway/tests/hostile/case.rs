@@ -93,6 +93,7 @@ impl Case {
         Case::new(id, required, what, notation::steps(text))
     }
 
+    /// A case of one kind of outcome.
     pub(crate) fn new(id: &str, required: &str, what: &str, steps: Vec<Step>) -> Case {
         Case {
             id: id.to_owned(),
@@ -129,13 +130,22 @@ impl Case {
 
     /// What is not said is what a strict reader makes of the bytes.
     fn understand(&mut self) {
-        if !self.meant.is_empty() {
-            return;
+        if self.meant.is_empty() {
+            self.understand_all(&self.bytes());
         }
-        let bytes = self.bytes();
-        let mut rest = &bytes[..];
-        while let Read::Whole(request, used) = wire::request(rest) {
-            rest = &rest[used..];
+    }
+
+    /// The same for requests that are known one by one.
+    pub(crate) fn understand_each(&mut self, requests: &[Vec<u8>]) {
+        for request in requests {
+            // An empty line before a request is no part of it.
+            self.understand_all(request.strip_prefix(b"\r\n").unwrap_or(request));
+        }
+    }
+
+    fn understand_all(&mut self, mut bytes: &[u8]) {
+        while let Read::Whole(request, used) = wire::request(bytes) {
+            bytes = &bytes[used..];
             self.meant.push(Meant {
                 method: request.method,
                 target: request.target,

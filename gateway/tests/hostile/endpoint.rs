@@ -113,9 +113,8 @@ impl<'a> Connection<'a> {
 
     fn serve(mut self) {
         while let Some((request, answered)) = self.next() {
-            let (client, target) = (client(&request), request.target.clone());
-            self.arrived(client.clone(), Arrival::Whole(request));
-            if !answered && self.answer(&client, &target).is_err() {
+            self.arrived(client(&request), Arrival::Whole(request.clone()));
+            if !answered && self.answer(&request).is_err() {
                 break;
             }
         }
@@ -143,7 +142,7 @@ impl<'a> Connection<'a> {
                 match head.target.as_str() {
                     target if target.starts_with("/early") => {
                         answered = true;
-                        self.respond("413 Content Too Large", &client(&head), target).ok()?;
+                        self.respond("413 Content Too Large", &head).ok()?;
                     }
                     target if target.starts_with("/sink") => return self.sink(&head, end),
                     _ => {}
@@ -202,19 +201,21 @@ impl<'a> Connection<'a> {
         self.record.arrivals.lock().unwrap().entry(client).or_default().push(arrival);
     }
 
-    fn answer(&mut self, client: &str, target: &str) -> std::io::Result<()> {
+    fn answer(&mut self, request: &Request) -> std::io::Result<()> {
+        let target = &request.target;
         if target.starts_with("/flood") {
             return self.flood();
         }
         if target.starts_with("/slow") {
             std::thread::sleep(Duration::from_millis(800));
         }
-        self.respond("200 OK", client, target)
+        self.respond("200 OK", request)
     }
 
-    fn respond(&mut self, status: &str, client: &str, target: &str) -> std::io::Result<()> {
-        let body = format!("{client} {target}");
+    fn respond(&mut self, status: &str, request: &Request) -> std::io::Result<()> {
+        let body = format!("{} {}", client(request), request.target);
         let head = format!("HTTP/1.1 {status}\r\nX-Endpoint: 1\r\nContent-Length: {}\r\n\r\n", body.len());
+        let body = if request.method == "HEAD" { "" } else { &body };
         self.socket.write_all(format!("{head}{body}").as_bytes())
     }
 

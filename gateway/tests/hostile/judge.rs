@@ -26,7 +26,7 @@ const OWN: [&str; 13] = [
 ];
 
 /// Fields that end at the gateway: for one hop, or what strangers must not say.
-const ENDS_HERE: [&str; 20] = [
+const ENDS_HERE: [&str; 16] = [
     "keep-alive",
     "proxy-connection",
     "proxy-authorization",
@@ -39,15 +39,13 @@ const ENDS_HERE: [&str; 20] = [
     "true-client-ip",
     "x-client-ip",
     "x-cluster-client-ip",
-    "x-forwarded-prefix",
-    "x-forwarded-scheme",
-    "x-forwarded-server",
-    "x-forwarded-ssl",
-    "x-original-host",
-    "x-original-url",
-    "x-original-uri",
+    "x-host",
     "x-rewrite-url",
+    "cf-connecting-ip",
+    "x-remote-ip",
 ];
+/// And those whose names begin like this, but for the gateway's own.
+const END_HERE_TOO: [&str; 3] = ["x-forwarded-", "x-original-", "x-envoy-"];
 
 /// Names that have no place in trailers (RFC 9110 section 6.5.1), and so must not be announced for them either.
 const NO_TRAILERS: [&str; 10] = [
@@ -214,7 +212,9 @@ fn as_meant(request: &Request, meant: &Meant) -> Result<(), String> {
 fn same_fields(sent: &Fields, arrived: &Fields) -> Result<(), String> {
     let listed: Vec<_> = sent.all("connection").flat_map(|list| list.split(',')).map(str::trim).collect();
     let ends_here = |name: &str| {
-        ENDS_HERE.contains(&name) || listed.iter().any(|listed| listed.eq_ignore_ascii_case(name))
+        ENDS_HERE.contains(&name)
+            || END_HERE_TOO.iter().any(|prefix| name.starts_with(prefix))
+            || listed.iter().any(|listed| listed.eq_ignore_ascii_case(name))
     };
     if sent.first("host") != arrived.first("host") {
         return Err(format!("Host is {:?} at the endpoint", arrived.first("host")));

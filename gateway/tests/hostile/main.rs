@@ -19,6 +19,7 @@ mod mutations;
 mod notation;
 mod readers;
 mod scenes;
+mod sequences;
 mod trial;
 mod wire;
 
@@ -57,6 +58,7 @@ const TIME_OUTS: [&str; 8] = [
 fn every_case_has_the_required_outcome_and_harms_nobody() {
     let mut cases = case::read(include_str!("cases/client.txt"));
     cases.extend(case::read(include_str!("cases/further.txt")));
+    cases.extend(sequences::cases());
     cases.extend(mutations::cases());
     let readers = Readers::install().unwrap();
     let endpoint = Endpoint::start();
@@ -112,6 +114,7 @@ fn trials<'a>(cases: &'a [Case], cut: Cut, taken: usize) -> Vec<Trial<'a>> {
         .zip(u32::try_from(taken).unwrap()..)
         .map(|(case, number)| {
             let first = if case.trusted { FIRST_TRUSTED } else { FIRST };
+            let cut = if let Cut::Random(seed) = cut { Cut::Random(seed ^ u64::from(number)) } else { cut };
             Trial { case, cut, address: Ipv4Addr::from(u32::from(first) + number) }
         })
         .collect()

@@ -58,6 +58,37 @@ pub(crate) struct Answer {
     pub(crate) body: String,
 }
 
+impl Cut {
+    /// Sends bytes in its pieces.
+    pub(crate) fn send(self, stream: &mut TcpStream, bytes: &[u8]) -> std::io::Result<()> {
+        let (mut rest, mut random) = (bytes, fastrand::Rng::with_seed(self.seed()));
+        while !rest.is_empty() {
+            let size = match self {
+                Cut::Whole => rest.len(),
+                Cut::OneByOne if bytes.len() <= ONE_BY_ONE => 1,
+                Cut::OneByOne => bytes.len() / PIECES + 1,
+                Cut::Random(_) => random.usize(1..=bytes.len() / 3 + 1),
+            };
+            let (piece, after) = rest.split_at(size.min(rest.len()));
+            stream.write_all(piece)?;
+            rest = after;
+            match self {
+                Cut::Whole => {}
+                Cut::OneByOne => std::thread::sleep(Duration::from_micros(100)),
+                Cut::Random(_) => std::thread::sleep(Duration::from_micros(random.u64(0..4000))),
+            }
+        }
+        Ok(())
+    }
+
+    fn seed(self) -> u64 {
+        match self {
+            Cut::Random(seed) => seed,
+            Cut::Whole | Cut::OneByOne => 0,
+        }
+    }
+}
+
 impl Trial<'_> {
     /// The target of the request behind the case.
     pub(crate) fn canary(&self) -> String {
@@ -79,7 +110,7 @@ impl Trial<'_> {
     fn send(&self, stream: &mut TcpStream, answered: &AtomicBool) -> std::io::Result<()> {
         for step in &self.case.steps {
             match step {
-                Step::Bytes(bytes) => self.send_cut(stream, bytes)?,
+                Step::Bytes(bytes) => self.cut.send(stream, bytes)?,
                 Step::Wait(time) => std::thread::sleep(*time),
                 Step::Answer => wait_for(answered),
                 Step::Fin => stream.shutdown(std::net::Shutdown::Write)?,
@@ -89,32 +120,13 @@ impl Trial<'_> {
         Ok(())
     }
 
-    fn send_cut(&self, stream: &mut TcpStream, bytes: &[u8]) -> std::io::Result<()> {
-        let (mut rest, mut random) = (bytes, fastrand::Rng::with_seed(u32::from(self.address).into()));
-        while !rest.is_empty() {
-            let size = match self.cut {
-                Cut::Whole => rest.len(),
-                Cut::OneByOne if bytes.len() <= ONE_BY_ONE => 1,
-                Cut::OneByOne => bytes.len() / PIECES + 1,
-                Cut::Random(_) => random.usize(1..=bytes.len() / 3 + 1),
-            };
-            let (piece, after) = rest.split_at(size.min(rest.len()));
-            stream.write_all(piece)?;
-            rest = after;
-            match self.cut {
-                Cut::Whole => {}
-                Cut::OneByOne => std::thread::sleep(Duration::from_micros(100)),
-                Cut::Random(_) => std::thread::sleep(Duration::from_micros(random.u64(0..4000))),
-            }
-        }
-        Ok(())
-    }
-
     fn watch(&self, client: &mut Client, answered: &AtomicBool) -> Seen {
         let mut seen = Seen::default();
         let most = self.case.required.iter().map(Vec::len).max().unwrap_or(1);
         while seen.answers.len() < most && seen.fault.is_none() {
-            match client.answer(answered) {
+            let meant = self.case.meant.get(seen.answers.len());
+            let head = meant.is_some_and(|meant| meant.method == "HEAD");
+            match client.answer_to(head, answered) {
                 Ok(Some(answer)) => seen.answers.push(answer),
                 Ok(None) => break,
                 Err(fault) => seen.fault = Some(fault),
@@ -154,7 +166,8 @@ impl Trial<'_> {
     fn ask_canary(&self, client: &mut Client, seen: &mut Seen) {
         let canary = self.canary();
         let request = format!("GET {canary} HTTP/1.1\r\nHost: ok.test\r\nConnection: close\r\n\r\n");
-        let ended = client.ended;
+        // A client that has ended its direction asks nothing more.
+        let ended = client.ended || self.case.steps.contains(&Step::Fin);
         if !ended {
             // It may be closed at this moment, and then the end is what comes next.
             drop(client.stream.write_all(request.as_bytes()));
