@@ -5,11 +5,13 @@
 
 use std::cell::RefCell;
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 use portolan_model::Protocol;
 
+use super::outbound::Added;
 use super::request::Target;
 use super::strangers::is_for_proxies;
 use super::survey::{Known, Survey};
@@ -45,15 +47,15 @@ pub(crate) struct Peer {
     told: RefCell<Told>,
 }
 
-/// What a client's requests were told in `Forwarded`: most clients ask the same authority again and again.
+/// What endpoints were told of this client: most clients ask the same authority again and again.
 #[derive(Debug, Default)]
 enum Told {
     #[default]
     Nothing,
     /// One request; that does not make it worth keeping.
     Once,
-    /// The last element, and the authority that it had.
-    Element(Option<HeaderValue>, HeaderValue),
+    /// The last lines, and the authority that they name.
+    Lines(Option<HeaderValue>, Rc<[u8]>),
 }
 
 /// How this gateway signs what it passes on, formatted once.
@@ -81,22 +83,22 @@ impl Peer {
         }
     }
 
-    /// What this peer's request to this target adds to `Forwarded`.
-    fn forwarded(&self, target: &Target) -> HeaderValue {
+    /// What an endpoint is told of this peer's request to this target, where nobody before is believed.
+    fn lines(&self, target: &Target) -> Rc<[u8]> {
         let mut told = self.told.borrow_mut();
-        if let Told::Element(authority, element) = &*told
+        if let Told::Lines(authority, lines) = &*told
             && authority.as_ref() == target.authority()
         {
-            return element.clone();
+            return Rc::clone(lines);
         }
-        let element = forwarded_element(self, target);
+        let lines = forwarded_lines(self, target);
         // A copy, since the request's own would hold on to the buffer that the connection reads into.
         let copy = |authority: &HeaderValue| HeaderValue::from_bytes(authority.as_bytes()).ok();
         *told = match &*told {
             Told::Nothing => Told::Once,
-            _ => Told::Element(target.authority().and_then(copy), element.clone()),
+            _ => Told::Lines(target.authority().and_then(copy), Rc::clone(&lines)),
         };
-        element
+        lines
     }
 
     /// The nearest address in the chain of proxies that is not one of ours to trust.
@@ -148,18 +150,18 @@ impl Signature {
             .any(|hop| hop.split_ascii_whitespace().nth(1) == Some(&self.pseudonym))
     }
 
-    /// Signs a message that was received in this version.
-    fn sign(&self, headers: &mut HeaderMap, version: Version) {
+    /// The signature under a message that was received in this version.
+    fn of(&self, version: Version) -> HeaderValue {
         let via = match version {
             Version::HTTP_2 => &self.via_2,
             Version::HTTP_10 => &self.via_10,
             _ => &self.via_11,
         };
-        headers.append(header::VIA, via.clone());
+        via.clone()
     }
 }
 
-/// Makes the head of a client's request one for an endpoint; gives the request id.
+/// Makes the head of a client's request one for an endpoint; gives what is to be said beside it.
 pub(crate) fn prepare_request(
     parts: &mut Parts,
     survey: &Survey,
@@ -167,7 +169,7 @@ pub(crate) fn prepare_request(
     peer: &Peer,
     target: &Target,
     signature: Option<&Signature>,
-) -> HeaderValue {
+) -> Added {
     let takes_trailers = survey.has(Known::Te) && accepts_trailers(&parts.headers);
     remove_hop_by_hop(&mut parts.headers, survey);
     if survey.has(Known::Expect) {
@@ -195,12 +197,20 @@ pub(crate) fn prepare_request(
     if survey.has(Known::Trailer) {
         trailers::announce_fit(&mut parts.headers);
     }
-    forwarded(&mut parts.headers, peer, target);
-    if let Some(signature) = signature {
-        signature.sign(&mut parts.headers, parts.version);
-    }
+    let via = signature.map(|signature| signature.of(parts.version));
     parts.version = Version::HTTP_11;
-    request_id(&mut parts.headers, peer)
+    let headers = &mut parts.headers;
+    if peer.trusted {
+        add_to_forwarded(headers, peer, target);
+        let request_id = headers.remove(X_REQUEST_ID).unwrap_or_else(new_request_id);
+        return Added { lines: None, via, request_id: Some(request_id) };
+    }
+    for (known, name) in VOUCHED_FOR {
+        if survey.has(known) {
+            headers.remove(name);
+        }
+    }
+    Added { lines: Some(peer.lines(target)), via, request_id: Some(new_request_id()) }
 }
 
 /// Makes the head of an endpoint's response one for the client.
@@ -211,7 +221,7 @@ pub(crate) fn prepare_response(parts: &mut http::response::Parts, signature: Opt
         trailers::announce_fit(&mut parts.headers);
     }
     if let Some(signature) = signature {
-        signature.sign(&mut parts.headers, parts.version);
+        parts.headers.append(header::VIA, signature.of(parts.version));
     }
     parts.version = Version::HTTP_11;
 }
@@ -294,29 +304,54 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-/// Tells the endpoint who asked for what: what a trusted peer said is kept and added to, what anyone else said is
-/// replaced.
-fn forwarded(headers: &mut HeaderMap, peer: &Peer, target: &Target) {
-    let element = peer.forwarded(target);
-    if peer.trusted {
-        append_to_list(headers, X_FORWARDED_FOR, &peer.address_value);
-        append_to_list(headers, header::FORWARDED, &element);
-    } else {
-        headers.insert(X_FORWARDED_FOR, peer.address_value.clone());
-        headers.insert(header::FORWARDED, element);
-    }
-    let mut tell = |name: HeaderName, value: Option<HeaderValue>| {
-        if peer.trusted && headers.contains_key(&name) {
-            return;
-        }
-        match value {
-            Some(value) => headers.insert(name, value),
-            None => headers.remove(name),
-        };
+/// What this gateway tells of the client by itself: from anyone who is not trusted it is no news.
+const VOUCHED_FOR: [(Known, HeaderName); 6] = [
+    (Known::Forwarded, header::FORWARDED),
+    (Known::XForwardedFor, X_FORWARDED_FOR),
+    (Known::XForwardedHost, X_FORWARDED_HOST),
+    (Known::XForwardedPort, X_FORWARDED_PORT),
+    (Known::XForwardedProto, X_FORWARDED_PROTO),
+    (Known::XRequestId, X_REQUEST_ID),
+];
+
+/// Tells the endpoint who asked for what, after what a trusted peer said of it.
+fn add_to_forwarded(headers: &mut HeaderMap, peer: &Peer, target: &Target) {
+    append_to_list(headers, X_FORWARDED_FOR, &peer.address_value);
+    append_to_list(headers, header::FORWARDED, &forwarded_element(peer, target));
+    let mut tell = |name: HeaderName, value: HeaderValue| {
+        headers.entry(name).or_insert(value);
     };
-    tell(X_FORWARDED_PROTO, Some(HeaderValue::from_static(peer.protocol.scheme())));
-    tell(X_FORWARDED_HOST, target.authority().cloned());
-    tell(X_FORWARDED_PORT, Some(target.port.map_or_else(|| peer.port_value.clone(), HeaderValue::from)));
+    tell(X_FORWARDED_PROTO, HeaderValue::from_static(peer.protocol.scheme()));
+    tell(X_FORWARDED_PORT, port(peer, target));
+    if let Some(authority) = target.authority() {
+        tell(X_FORWARDED_HOST, authority.clone());
+    }
+}
+
+/// Tells the endpoint who asked for what, as whole lines.
+fn forwarded_lines(peer: &Peer, target: &Target) -> Rc<[u8]> {
+    let (element, port) = (forwarded_element(peer, target), port(peer, target));
+    let fields = [
+        (X_FORWARDED_FOR, Some(peer.address_value.as_bytes())),
+        (header::FORWARDED, Some(element.as_bytes())),
+        (X_FORWARDED_PROTO, Some(peer.protocol.scheme().as_bytes())),
+        (X_FORWARDED_HOST, target.authority().map(HeaderValue::as_bytes)),
+        (X_FORWARDED_PORT, Some(port.as_bytes())),
+    ];
+    let mut lines = Vec::new();
+    for (name, value) in fields {
+        if let Some(value) = value {
+            for piece in [name.as_str().as_bytes(), b": ", value, b"\r\n"] {
+                lines.extend_from_slice(piece);
+            }
+        }
+    }
+    lines.into()
+}
+
+/// The port that the client asked.
+fn port(peer: &Peer, target: &Target) -> HeaderValue {
+    target.port.map_or_else(|| peer.port_value.clone(), HeaderValue::from)
 }
 
 /// One element of `Forwarded` (RFC 7239); an IPv6 address and a host with a port are quoted.
@@ -344,18 +379,6 @@ fn append_to_list(headers: &mut HeaderMap, name: HeaderName, last: &HeaderValue)
     list.extend_from_slice(last.as_bytes());
     let value = HeaderValue::from_bytes(&list).unwrap_or_else(|_| last.clone());
     headers.insert(name, value);
-}
-
-/// The request's id: a trusted peer's own, else a new one.
-fn request_id(headers: &mut HeaderMap, peer: &Peer) -> HeaderValue {
-    if peer.trusted
-        && let Some(id) = headers.get(X_REQUEST_ID)
-    {
-        return id.clone();
-    }
-    let id = new_request_id();
-    headers.insert(X_REQUEST_ID, id.clone());
-    id
 }
 
 /// A new request id: 32 hexadecimal digits.

@@ -6,6 +6,7 @@ pub(crate) mod client_body;
 pub(crate) mod exchange;
 pub(crate) mod headers;
 pub(crate) mod http2_body;
+pub(crate) mod outbound;
 pub(crate) mod proxy;
 pub(crate) mod request;
 pub(crate) mod respond;

@@ -11,6 +11,7 @@ use portolan_model::Affinity;
 use super::body::Body;
 use super::client_body::ClientBody;
 use super::exchange::{Exchange, InFlight};
+use super::outbound::Outbound;
 use super::request::{Asked, Target};
 use super::survey::{Known, Survey};
 use super::{affinity, headers, request, respond};
@@ -83,15 +84,16 @@ async fn answer(exchange: &Rc<Exchange>, mut parts: Parts) -> Result<Answer, Fai
     let client_address = client.peer.client(&parts.headers, &live);
     let key = affinity::Key::read(&affinity, client_address, &parts.headers);
     let has_body = exchange.has_upload();
-    let id = headers::prepare_request(&mut parts, &survey, has_body, &client.peer, &target, signature);
+    let added = headers::prepare_request(&mut parts, &survey, has_body, &client.peer, &target, signature);
     exchange.note(|record| {
         record.client = client_address;
-        record.request_id = Some(id);
+        record.request_id = added.request_id.clone();
     });
     filters::on_request(&rule.filters, &mut parts);
+    let request = Outbound { parts, added };
 
     // 4. An endpoint's response, at the first attempt or a later one.
-    let sent = upstream::send(exchange, cluster, key.as_ref().map(affinity::Key::as_key), parts).await?;
+    let sent = upstream::send(exchange, cluster, key.as_ref().map(affinity::Key::as_key), &request).await?;
     Ok(Answer::Upstream(sent, affinity))
 }
 

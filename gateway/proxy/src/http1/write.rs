@@ -6,26 +6,27 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use http::request::Parts;
 use http::{HeaderMap, header};
 
 use super::Malformed;
 use super::framing::Framing;
 use super::outgoing::Outgoing;
+use crate::http::outbound::Outbound;
 
 /// Appends the head of a request, in origin form. Its fields say how its body is framed: they are written as they are.
 /// HTTP/1.1 must name a host, which an HTTP/1.0 client may leave out: then the endpoint's address is named.
-pub(crate) fn request_head(parts: &Parts, endpoint: SocketAddr, out: &mut Outgoing) {
+pub(crate) fn request_head(request: &Outbound, endpoint: SocketAddr, out: &mut Outgoing) {
     let out = out.made();
-    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-    out.extend_from_slice(parts.method.as_str().as_bytes());
+    let path = request.uri.path_and_query().map_or("/", |path| path.as_str());
+    out.extend_from_slice(request.method.as_str().as_bytes());
     out.push(b' ');
     out.extend_from_slice(path.as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
-    if !parts.headers.contains_key(header::HOST) {
+    if !request.headers.contains_key(header::HOST) {
         write!(out, "host: {endpoint}\r\n").expect("memory takes whatever is written to it");
     }
-    fields_of(&parts.headers, out);
+    fields_of(&request.headers, out);
+    request.added.write(out);
     out.extend_from_slice(b"\r\n");
 }
 
@@ -145,7 +146,8 @@ mod tests {
 
     fn head(request: http::request::Builder) -> String {
         let mut out = Outgoing::default();
-        request_head(&request.body(()).unwrap().into_parts().0, ([192, 0, 2, 1], 80).into(), &mut out);
+        let request = Outbound::from(request.body(()).unwrap().into_parts().0);
+        request_head(&request, ([192, 0, 2, 1], 80).into(), &mut out);
         String::from_utf8(written(&out)).unwrap()
     }
 

@@ -7,7 +7,7 @@ use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{request, response};
+use http::response;
 
 use super::connect::{ConnectError, connect};
 use super::connection::Connection;
@@ -15,6 +15,7 @@ use super::leg::LegBroken;
 use crate::cluster::{Outcome, Pick};
 use crate::error::{Failure, Reason};
 use crate::http::exchange::Exchange;
+use crate::http::outbound::Outbound;
 use crate::http1::body::BodyReader;
 
 /// Below this a response time-out is kept to the millisecond; above it the sweep's grain does not matter.
@@ -52,7 +53,7 @@ pub(super) enum Progress {
 pub(super) async fn attempt(
     exchange: &Exchange,
     pick: &Pick,
-    request: &request::Parts,
+    request: &Outbound,
     replayable: bool,
     fresh: bool,
 ) -> Result<Answered, Broken> {

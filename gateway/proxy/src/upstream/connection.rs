@@ -5,13 +5,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::{request, response};
+use http::response;
 use tokio::net::TcpStream;
 
 use super::leg::{Leg, LegBroken};
 use crate::cluster::Endpoint;
 use crate::error::Reason;
 use crate::http::exchange::Exchange;
+use crate::http::outbound::Outbound;
 use crate::http1::Malformed;
 use crate::http1::body::{BodyReader, Piece};
 use crate::http1::framing::{Framing, is_persistent};
@@ -40,12 +41,12 @@ impl Connection {
     /// If its fields do not say clearly where its body ends.
     pub(super) fn begin(
         &mut self,
-        head: &request::Parts,
+        request: &Outbound,
         endpoint: &Endpoint,
         has_body: bool,
     ) -> Result<(), Malformed> {
         self.persistent = false;
-        self.leg.begin(head, endpoint.address(), has_body)
+        self.leg.begin(request, endpoint.address(), has_body)
     }
 
     /// Sends the request that was begun, and its body as the exchange has it; ready when that is all, or no use. If the
@@ -73,10 +74,10 @@ impl Connection {
     /// If none comes.
     pub(super) async fn ask(
         &mut self,
-        head: &request::Parts,
+        request: &Outbound,
         endpoint: &Endpoint,
     ) -> Result<response::Parts, LegBroken> {
-        self.begin(head, endpoint, false)?;
+        self.begin(request, endpoint, false)?;
         poll_fn(|cx| {
             // There is no body that could break off, and an endpoint that takes no more may have answered.
             let _sent = self.leg.poll_send(cx, |_| Poll::Ready(Ok(Piece::End(None))));

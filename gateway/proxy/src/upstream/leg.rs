@@ -11,7 +11,6 @@ use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
 use http::StatusCode;
-use http::request;
 use http::response;
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWrite};
@@ -20,6 +19,7 @@ use tokio::net::TcpStream;
 use super::buffers::Buffers;
 use crate::error::Reason;
 use crate::http::exchange::UploadBroken;
+use crate::http::outbound::Outbound;
 use crate::http1::Malformed;
 use crate::http1::body::{BodyReader, Piece};
 use crate::http1::outgoing::Outgoing;
@@ -107,14 +107,14 @@ impl Leg {
     /// If its fields do not say clearly where its body ends.
     pub(super) fn begin(
         &mut self,
-        head: &request::Parts,
+        request: &Outbound,
         endpoint: SocketAddr,
         has_body: bool,
     ) -> Result<(), Malformed> {
-        self.body = if has_body { BodyWriter::of_request(&head.headers)? } else { BodyWriter::none() };
+        self.body = if has_body { BodyWriter::of_request(&request.headers)? } else { BodyWriter::none() };
         (self.interim, self.wrote, self.read, self.waited) = (0, false, false, false);
         self.out.borrow(|| self.buffers.to_write());
-        request_head(head, endpoint, &mut self.out);
+        request_head(request, endpoint, &mut self.out);
         Ok(())
     }
 

@@ -16,7 +16,6 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::request::Parts;
 use http::{Method, response};
 
 use super::attempt::{Answered, Broken, Progress, attempt};
@@ -25,6 +24,7 @@ use super::trial::try_out;
 use crate::cluster::{AffinityKey, Cluster, Outcome, Pick, PickContext};
 use crate::error::{Failure, Reason};
 use crate::http::exchange::Exchange;
+use crate::http::outbound::Outbound;
 use crate::http1::body::BodyReader;
 
 /// Endpoints that one request has been tried on: as many as a request is ever sent to.
@@ -65,7 +65,7 @@ pub(crate) async fn send(
     exchange: &Rc<Exchange>,
     cluster: &Arc<Cluster>,
     affinity: Option<AffinityKey<'_>>,
-    request: Parts,
+    request: &Outbound,
 ) -> Result<Sent, Failure> {
     let worker = exchange.client.worker();
     let has_no_body = !exchange.has_upload();
@@ -85,7 +85,7 @@ pub(crate) async fn send(
         if let Some(trial) = pick.take_trial() {
             try_out(worker, trial, request.clone());
         }
-        let broken = match attempt(exchange, &pick, &request, replayable, fresh).await {
+        let broken = match attempt(exchange, &pick, request, replayable, fresh).await {
             Ok(answered) => {
                 let then = worker.clock.now();
                 pick.record(Outcome::Answered(answered.head.status), then);

@@ -5,16 +5,16 @@
 
 use std::rc::Rc;
 
-use http::request::Parts;
 use tokio::time::timeout;
 
 use super::connect::{ConnectError, connect};
 use super::connection::Connection;
 use crate::cluster::{Outcome, Pick};
+use crate::http::outbound::Outbound;
 use crate::worker::Worker;
 
 /// Tries the picked endpoint in the background. The head of its answer decides; the connection is not kept.
-pub(super) fn try_out(worker: &Rc<Worker>, mut pick: Pick, request: Parts) {
+pub(super) fn try_out(worker: &Rc<Worker>, mut pick: Pick, request: Outbound) {
     let worker = Rc::clone(worker);
     tokio::task::spawn_local(async move {
         if let Some(outcome) = outcome(&worker, &pick, request).await {
@@ -25,7 +25,7 @@ pub(super) fn try_out(worker: &Rc<Worker>, mut pick: Pick, request: Parts) {
 }
 
 /// What the trial says of the endpoint; nothing, where this side could not make it.
-async fn outcome(worker: &Rc<Worker>, pick: &Pick, request: Parts) -> Option<Outcome> {
+async fn outcome(worker: &Rc<Worker>, pick: &Pick, request: Outbound) -> Option<Outcome> {
     let timeouts = &pick.policy().timeouts;
     match connect(worker, pick.endpoint(), timeouts.connect).await {
         Ok(connection) => {
@@ -38,7 +38,7 @@ async fn outcome(worker: &Rc<Worker>, pick: &Pick, request: Parts) -> Option<Out
     }
 }
 
-async fn ask(mut connection: Box<Connection>, pick: &Pick, request: &Parts) -> Outcome {
+async fn ask(mut connection: Box<Connection>, pick: &Pick, request: &Outbound) -> Outcome {
     match connection.ask(request, pick.endpoint()).await {
         Ok(head) => Outcome::Answered(head.status),
         Err(_) => Outcome::Reset,

@@ -22,8 +22,20 @@ fn sent_on(peer: &str, version: Version, has_body: bool, fields: &[(&str, &str)]
     };
     let peer = Peer::new(peer.parse().unwrap(), Protocol::Http, 8080, &live());
     let signature = Signature::new("portolan-1").unwrap();
-    prepare_request(&mut parts, &survey, has_body, &peer, &target, Some(&signature));
-    parts.headers
+    let added = prepare_request(&mut parts, &survey, has_body, &peer, &target, Some(&signature));
+    all_of(parts, &added)
+}
+
+/// The fields of the map and those beside it.
+fn all_of(parts: Parts, added: &Added) -> HeaderMap {
+    let mut lines = Vec::new();
+    added.write(&mut lines);
+    let mut headers = parts.headers;
+    for line in String::from_utf8(lines).unwrap().split_terminator("\r\n") {
+        let (name, value) = line.split_once(": ").unwrap();
+        headers.append(HeaderName::try_from(name).unwrap(), value.parse().unwrap());
+    }
+    headers
 }
 
 fn all<'a>(headers: &'a HeaderMap, name: &str) -> Vec<&'a str> {
@@ -206,8 +218,9 @@ fn requests_of_one_peer_to_several_hosts_tell_each_its_own() {
         let Ok(Asked::Forward(target)) = normalise(&mut parts, &survey, Role::Edge, &live()) else {
             panic!()
         };
-        prepare_request(&mut parts, &survey, false, &peer, &target, None);
+        let added = prepare_request(&mut parts, &survey, false, &peer, &target, None);
+        let headers = all_of(parts, &added);
         let quoted = if host.contains(':') { format!("\"{host}\"") } else { host.to_owned() };
-        assert_eq!(parts.headers["forwarded"], format!("for=1.2.3.4;host={quoted};proto=http"));
+        assert_eq!(headers["forwarded"], format!("for=1.2.3.4;host={quoted};proto=http"));
     }
 }

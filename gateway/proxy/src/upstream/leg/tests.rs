@@ -16,7 +16,7 @@ async fn open() -> (Leg, TcpStream) {
 
 fn begin(leg: &mut Leg, request: http::request::Builder, has_body: bool) {
     let head = request.header("host", "a").body(()).unwrap().into_parts().0;
-    leg.begin(&head, ([127, 0, 0, 1], 1).into(), has_body).unwrap();
+    leg.begin(&head.into(), ([127, 0, 0, 1], 1).into(), has_body).unwrap();
 }
 
 async fn send(leg: &mut Leg, pieces: Vec<Piece>) -> Result<(), UploadBroken> {
@@ -129,7 +129,7 @@ async fn a_body_that_is_not_what_its_head_says_breaks_off() {
     }
     let (mut leg, _endpoint) = open().await;
     let lengths = Request::put("/a").header("content-length", "5").header("content-length", "6").body(());
-    assert!(leg.begin(&lengths.unwrap().into_parts().0, ([127, 0, 0, 1], 1).into(), true).is_err());
+    assert!(leg.begin(&lengths.unwrap().into_parts().0.into(), ([127, 0, 0, 1], 1).into(), true).is_err());
 }
 
 #[tokio::test]
