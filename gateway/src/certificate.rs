@@ -1,21 +1,25 @@
 //! The certificate of the listeners with TLS, from its two files.
 //!
-//! They are looked at again and again, as the token of the admin pages is, for the same reason: the kubelet swaps a
-//! mounted Secret by a symbolic link.
+//! They are followed as every [`FileSetting`] is.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, bail};
-use portolan_model::{Finding, ResourceRef};
+use portolan_model::Finding;
 use portolan_proxy::{Certificate, ServedCertificate};
 use tokio::sync::watch;
 
+use crate::file_setting::FileSetting;
 use crate::settings::Settings;
 
-/// From one look at the files to the next.
-const LOOK: Duration = Duration::from_secs(2);
+const SETTING: FileSetting = FileSetting {
+    value: "the certificate",
+    flag: "tls-cert",
+    reason: "UnusableCertificate",
+    failed: "the certificate cannot be renewed",
+    meanwhile: "The certificate that was last read is shown until the files have another",
+};
 
 /// The certificate as it stands in its files, and what is wrong with them.
 #[derive(Debug, Clone)]
@@ -58,19 +62,9 @@ impl Files {
 
     fn follow(self) -> anyhow::Result<Followed> {
         let served = ServedCertificate::new(self.read()?);
-        let (findings_out, findings) = watch::channel(Arc::default());
-        let followed = Followed { served: served.clone(), findings };
-        tokio::spawn(async move {
-            while !findings_out.is_closed() {
-                tokio::time::sleep(LOOK).await;
-                let files = self.clone();
-                match tokio::task::spawn_blocking(move || files.read()).await {
-                    Ok(read) => take(read, &served, &findings_out),
-                    Err(error) => tracing::error!(%error, "reading the certificate panicked"),
-                }
-            }
-        });
-        Ok(followed)
+        let shown = served.clone();
+        let findings = SETTING.follow(move || self.read(), move |read| show(read, &shown));
+        Ok(Followed { served, findings })
     }
 
     fn read(&self) -> anyhow::Result<Certificate> {
@@ -90,38 +84,13 @@ fn contents(flag: &str, path: &Path) -> anyhow::Result<Vec<u8>> {
     })
 }
 
-fn take(
-    read: anyhow::Result<Certificate>,
-    served: &ServedCertificate,
-    findings: &watch::Sender<Arc<Vec<Finding>>>,
-) {
-    let found = match read {
-        Ok(read) => {
-            if served.current() != read {
-                served.replace(read);
-                tracing::info!("the certificate has changed");
-            }
-            None
-        }
-        Err(error) => Some(unusable(&error)),
-    };
-    findings.send_if_modified(|findings| {
-        let differs = findings.first() != found.as_ref();
-        if differs {
-            if let Some(finding) = &found {
-                tracing::warn!(%finding, "the certificate cannot be renewed");
-            }
-            *findings = Arc::new(found.into_iter().collect());
-        }
-        differs
-    });
-}
-
-fn unusable(error: &anyhow::Error) -> Finding {
-    let setting = ResourceRef::new("Setting", "", "tls-cert");
-    let message =
-        format!("{error:#}. The certificate that was last read is shown until the files have another");
-    Finding::warning(&setting, "tls-cert", "UnusableCertificate", message)
+/// Shows a certificate from now on. Whether it is another one.
+fn show(read: Certificate, served: &ServedCertificate) -> bool {
+    let differs = served.current() != read;
+    if differs {
+        served.replace(read);
+    }
+    differs
 }
 
 #[cfg(test)]
@@ -143,12 +112,12 @@ mod tests {
         let (findings, seen) = watch::channel(Arc::default());
         let second = issue();
         std::fs::remove_file(&files.key).unwrap();
-        take(files.read(), &served, &findings);
+        SETTING.look(files.read(), |read| show(read, &served), &findings);
         assert_eq!(served.current(), first);
         let told = seen.borrow()[0].to_string();
         assert!(told.contains("tls.key cannot be read") && told.contains("was last read"), "{told}");
         let third = issue();
-        take(files.read(), &served, &findings);
+        SETTING.look(files.read(), |read| show(read, &served), &findings);
         assert!(served.current() == third && third != second);
         assert!(seen.borrow().is_empty());
     }

@@ -7,6 +7,7 @@ mod admin;
 mod app;
 mod certificate;
 mod check;
+mod file_setting;
 mod live;
 mod open_files;
 mod origin;

@@ -1,11 +1,9 @@
 //! The token before the admin pages.
 //!
-//! Its file is looked at again and again: the kubelet swaps a mounted Secret by a symbolic link, of which a watch of
-//! the file itself would not hear.
+//! Its file is followed as that of every [`FileSetting`] is.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use axum::Router;
@@ -13,11 +11,18 @@ use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode, header};
-use portolan_model::{Finding, ResourceRef};
+use portolan_model::Finding;
 use tokio::sync::watch;
 
-/// From one look at the file to the next.
-const LOOK: Duration = Duration::from_secs(2);
+use crate::file_setting::FileSetting;
+
+const SETTING: FileSetting = FileSetting {
+    value: "the admin token",
+    flag: "admin-token-file",
+    reason: "UnusableAdminToken",
+    failed: "the admin token cannot be read",
+    meanwhile: "The token that was last read counts on until the file has another",
+};
 
 /// What callers of the admin pages must send. Never shown.
 #[derive(Clone, PartialEq, Eq)]
@@ -46,17 +51,16 @@ impl Token {
     /// The file has no token now.
     pub(crate) fn follow(path: PathBuf) -> anyhow::Result<Followed> {
         let (token_out, token) = watch::channel(Self::read(&path)?);
-        let (findings_out, findings) = watch::channel(Arc::default());
-        tokio::spawn(async move {
-            while !token_out.is_closed() {
-                tokio::time::sleep(LOOK).await;
-                let file = path.clone();
-                match tokio::task::spawn_blocking(move || Self::read(&file)).await {
-                    Ok(read) => take(read, &token_out, &findings_out),
-                    Err(error) => tracing::error!(%error, "reading the admin token panicked"),
-                }
-            }
-        });
+        let findings = SETTING.follow(
+            move || Self::read(&path),
+            move |read| {
+                token_out.send_if_modified(|token| {
+                    let differs = *token != read;
+                    *token = read;
+                    differs
+                })
+            },
+        );
         Ok(Followed { token, findings })
     }
 
@@ -81,43 +85,6 @@ impl Token {
         sent.and_then(|value| value.strip_prefix("Bearer "))
             .is_some_and(|sent| same(sent.as_bytes(), self.0.as_bytes()))
     }
-}
-
-fn take(
-    read: anyhow::Result<Token>,
-    token: &watch::Sender<Token>,
-    findings: &watch::Sender<Arc<Vec<Finding>>>,
-) {
-    let found = match read {
-        Ok(read) => {
-            let changed = token.send_if_modified(|token| {
-                let differs = *token != read;
-                *token = read;
-                differs
-            });
-            if changed {
-                tracing::info!("the admin token has changed");
-            }
-            None
-        }
-        Err(error) => Some(unusable(&error)),
-    };
-    findings.send_if_modified(|findings| {
-        let differs = findings.first() != found.as_ref();
-        if differs {
-            if let Some(finding) = &found {
-                tracing::warn!(%finding, "the admin token cannot be read");
-            }
-            *findings = Arc::new(found.into_iter().collect());
-        }
-        differs
-    });
-}
-
-fn unusable(error: &anyhow::Error) -> Finding {
-    let setting = ResourceRef::new("Setting", "", "admin-token-file");
-    let message = format!("{error:#}. The token that was last read counts on until the file has another");
-    Finding::warning(&setting, "admin-token-file", "UnusableAdminToken", message)
 }
 
 /// Compares in a time that does not tell how much was right.
