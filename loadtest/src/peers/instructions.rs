@@ -12,11 +12,11 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 
 use super::cases::Request;
+use super::load;
 use super::peer::Peer;
 use super::results::Round;
 use super::server::Server;
-use super::setup::{Bench, Setup, Shape};
-use super::{load, ports};
+use super::setup::{Bench, Shape};
 
 const FEW: u64 = 2_000;
 const MANY: u64 = 12_000;
@@ -54,15 +54,7 @@ async fn once(
     requests: u64,
 ) -> anyhow::Result<(u64, load::Seen)> {
     let folder = bench.work_folder()?;
-    let addresses = ports::free(2)?;
-    let setup = Setup {
-        folder: folder.path(),
-        plain: addresses[0],
-        tls: addresses[1],
-        certificate: &bench.certificate,
-        upstreams: &bench.upstreams,
-        shape,
-    };
+    let setup = bench.setup(folder.path(), shape)?;
     let counts = folder.path().join("counts");
     let command = under_valgrind(&bench.programs.command(peer, &setup)?, &counts);
     let mut server = Server::start(&command, bench, folder.path())?;

@@ -15,7 +15,7 @@ use super::results::Round;
 use super::server::Server;
 use super::setup::{Bench, Setup, Shape};
 use super::tether::tethered;
-use super::{idle, instructions, load, portolan, ports};
+use super::{idle, instructions, load, portolan};
 
 /// How a case is measured.
 #[derive(Debug, Clone, Copy)]
@@ -36,15 +36,7 @@ impl Measurement<'_> {
         if self.case.pace == Pace::Counted {
             return instructions::count(bench, peer, shape, self.case.request).await;
         }
-        let addresses = ports::free(2)?;
-        let setup = Setup {
-            folder: folder.path(),
-            plain: addresses[0],
-            tls: addresses[1],
-            certificate: &bench.certificate,
-            upstreams: &bench.upstreams,
-            shape,
-        };
+        let setup = bench.setup(folder.path(), shape)?;
         let command = bench.programs.command(peer, &setup)?;
         let mut server = Server::start(&command, bench, folder.path())?;
         server.answers(setup.plain).await?;

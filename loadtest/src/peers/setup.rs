@@ -103,6 +103,19 @@ impl Bench {
     pub(super) fn work_folder(&self) -> anyhow::Result<TempDir> {
         Ok(tempfile::tempdir_in(&self.folder)?)
     }
+
+    /// What a proxy is set up for in this folder, on ports that are free now.
+    pub(super) fn setup<'a>(&'a self, folder: &'a Path, shape: Shape) -> anyhow::Result<Setup<'a>> {
+        let addresses = ports::free(2)?;
+        Ok(Setup {
+            folder,
+            plain: addresses[0],
+            tls: addresses[1],
+            certificate: &self.certificate,
+            upstreams: &self.upstreams,
+            shape,
+        })
+    }
 }
 
 impl Backend {
