@@ -27,6 +27,7 @@ use crate::config::{LiveConfig, ProxyConfig};
 use crate::drain::{Draining, WorkerReport};
 use crate::http::exchange::Exchange;
 use crate::http::headers::Signature;
+use crate::http::spare_headers::SpareHeaders;
 use crate::listener::{self, Client, Listening, accept};
 use crate::progress::Progress;
 use crate::table::{CompiledRule, Published, RoutingTable};
@@ -55,6 +56,7 @@ pub(crate) struct Worker {
     closing_since: Cell<Option<Instant>>,
     /// What requests and connections call the present; see there.
     pub(crate) clock: Clock,
+    pub(crate) spare_headers: SpareHeaders,
     pub(crate) builder: listener::Builder,
     /// Makes handshakes, if there is a certificate to show.
     pub(crate) acceptor: Option<tls::Acceptor>,
@@ -244,6 +246,7 @@ impl Worker {
             series_outdated: Cell::new(false),
             series_pruned: Cell::new(clock.now()),
             clock,
+            spare_headers: SpareHeaders::default(),
             closing_since: Cell::new(None),
             builder: listener::builder(&config),
             acceptor,

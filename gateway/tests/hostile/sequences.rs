@@ -58,10 +58,6 @@ fn case(kinds: &[&(&str, &str, &str)], last: Option<&(&str, &str)>) -> Case {
     let mut bytes = notation::bytes(&requests.concat());
     bytes.extend(last.map(|(_, text)| notation::bytes(text)).unwrap_or_default());
     let mut case = Case::new("sequence", &required, &what, vec![Step::Bytes(bytes)]);
-    let not_screened = last.is_some_and(|(name, _)| ["LF alone", "length and chunks"].contains(name));
-    if not_screened && kinds.iter().any(|(name, _, _)| name.contains("chunks")) {
-        case.known_to_fail = Some("behind chunks nothing is screened".to_owned());
-    }
     case.understand_each(&requests.iter().map(|text| notation::bytes(text)).collect::<Vec<_>>());
     case
 }

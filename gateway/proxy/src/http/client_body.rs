@@ -8,6 +8,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::http2_body::Http2Body;
+use crate::listener::WireBody;
 
 /// The body of a client's request.
 #[derive(Debug)]
@@ -16,6 +17,8 @@ pub(crate) enum ClientBody {
     Empty,
     /// It comes over HTTP/2.
     Http2(Http2Body),
+    /// It comes over HTTP/1.1 and is read here.
+    Own(WireBody),
     /// hyper reads it.
     Hyper(Incoming),
 }
@@ -48,6 +51,7 @@ impl Body for ClientBody {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Http2(body) => body.poll_frame(cx),
+            Self::Own(body) => body.poll_frame(cx),
             Self::Hyper(incoming) => {
                 Pin::new(incoming).poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(|_| BrokeOff)))
             }
@@ -58,6 +62,7 @@ impl Body for ClientBody {
         match self {
             Self::Empty => true,
             Self::Http2(body) => body.is_ended(),
+            Self::Own(body) => body.is_ended(),
             Self::Hyper(incoming) => incoming.is_end_stream(),
         }
     }
@@ -66,6 +71,7 @@ impl Body for ClientBody {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Http2(body) => body.size_hint(),
+            Self::Own(body) => body.size_hint(),
             Self::Hyper(incoming) => incoming.size_hint(),
         }
     }

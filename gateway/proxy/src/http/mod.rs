@@ -10,6 +10,7 @@ pub(crate) mod outbound;
 pub(crate) mod proxy;
 pub(crate) mod request;
 pub(crate) mod respond;
+pub(crate) mod spare_headers;
 mod strangers;
 mod survey;
 mod trailers;

@@ -29,6 +29,8 @@ enum State {
     Chunked(Chunked),
     UntilClose,
     Ended,
+    /// It is malformed. Nothing more is read, since nobody knows where.
+    Broken(Malformed),
 }
 
 impl BodyReader {
@@ -53,18 +55,25 @@ impl BodyReader {
         match self.state {
             State::Length(length) => Some(length),
             State::Ended => Some(0),
-            State::Chunked(_) | State::UntilClose => None,
+            State::Chunked(_) | State::UntilClose | State::Broken(_) => None,
         }
     }
 
     /// Takes the next piece off the front of what was received; nothing, if more bytes must come.
     ///
     /// # Errors
-    /// If a chunked body is malformed.
+    /// If a chunked body is malformed; from then on always.
     pub(crate) fn take(&mut self, received: &mut BytesMut) -> Result<Option<Piece>, Malformed> {
         let piece = match &mut self.state {
             State::Ended => Some(Piece::End(None)),
-            State::Chunked(chunked) => chunked.take(received)?,
+            State::Broken(malformed) => return Err(*malformed),
+            State::Chunked(chunked) => match chunked.take(received) {
+                Ok(piece) => piece,
+                Err(malformed) => {
+                    self.state = State::Broken(malformed);
+                    return Err(malformed);
+                }
+            },
             State::Length(_) | State::UntilClose if received.is_empty() => None,
             State::UntilClose => Some(Piece::Data(received.split().freeze())),
             State::Length(left) => {
@@ -90,6 +99,7 @@ impl BodyReader {
                 Ok(())
             }
             State::Length(_) | State::Chunked(_) => Err(Malformed::Truncated),
+            State::Broken(malformed) => Err(malformed),
         }
     }
 }

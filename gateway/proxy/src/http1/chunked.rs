@@ -20,7 +20,7 @@ const MOST_TRAILERS: usize = 16 * 1024;
 
 /// Reads a chunked body.
 #[derive(Debug)]
-pub(super) struct Chunked {
+pub(crate) struct Chunked {
     state: State,
     /// Of the size that is read, or of the chunk's data that are still to come.
     size: u64,
@@ -49,7 +49,7 @@ enum State {
 
 impl Chunked {
     /// A body of which nothing has been read.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { state: State::Size(0), size: 0, extension: 0 }
     }
 
@@ -73,6 +73,41 @@ impl Chunked {
                 return Ok(None);
             }
         }
+    }
+
+    /// Reads on without taking anything: how many of these bytes, the first of which were not passed before, belong to
+    /// the body and may be passed, and whether it ends with them. Trailers are passed when all of them are here.
+    ///
+    /// # Errors
+    /// As in [`Chunked::take`].
+    pub(crate) fn pass(&mut self, bytes: &[u8]) -> Result<(usize, bool), Malformed> {
+        let mut passed = 0;
+        while let Some(byte) = bytes.get(passed) {
+            match self.state {
+                State::Data => {
+                    let left = bytes.len() - passed;
+                    let length = usize::try_from(self.size).map_or(left, |size| size.min(left));
+                    self.size -= length as u64;
+                    passed += length;
+                    if self.size == 0 {
+                        self.state = State::DataReturn;
+                    }
+                }
+                State::Trailers(mut lines) => {
+                    let section = &bytes[passed..];
+                    let end = lines.end(section, MOST_TRAILERS, "the trailers")?;
+                    self.state = State::Trailers(lines);
+                    let Some(length) = end else { break };
+                    trailers(BytesMut::from(&section[..length]))?;
+                    return Ok((passed + length, true));
+                }
+                _ => {
+                    self.state = self.after(*byte)?;
+                    passed += 1;
+                }
+            }
+        }
+        Ok((passed, false))
     }
 
     fn data(&mut self, received: &mut BytesMut) -> Option<Piece> {

@@ -5,8 +5,9 @@
 //! two: a line ends in CR LF, a length is said once, a chunk's size is digits and nothing else. What is refused here
 //! ends the connection.
 
+pub(crate) mod answer;
 pub(crate) mod body;
-mod chunked;
+pub(crate) mod chunked;
 pub(crate) mod framing;
 mod lines;
 pub(crate) mod outgoing;

@@ -20,7 +20,7 @@ pub(crate) struct Outgoing {
 
 impl Outgoing {
     /// Where more is appended, as long as no piece waits uncopied.
-    pub(super) fn made(&mut self) -> &mut Vec<u8> {
+    pub(crate) fn made(&mut self) -> &mut Vec<u8> {
         debug_assert!(!self.has_piece(), "nothing is put in front of what comes first");
         &mut self.made
     }

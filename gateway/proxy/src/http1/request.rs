@@ -16,7 +16,7 @@ use std::ops::Range;
 use bytes::{Bytes, BytesMut};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderName, HeaderValue, Method, Uri, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 
 use crate::error::{Failure, Reason};
 
@@ -24,8 +24,13 @@ use crate::error::{Failure, Reason};
 const MAX_TARGET: usize = 8 * 1024;
 /// Empty lines that may stand before a request: some clients send one behind a body (RFC 9112 section 2.2).
 const MAX_EMPTY_LINES: usize = 8;
-/// The line with which an HTTP/2 connection begins.
-const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0";
+/// How many fields a request gets on its way, at most in most cases: room is made for all at once.
+const ADDED_FIELDS: usize = 8;
+/// Longest method that is taken, in bytes. The longest that is registered has 17.
+const MAX_METHOD: usize = 64;
+/// What an HTTP/2 connection begins with (RFC 9113 section 3.4), and how much of it is its first line.
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const HTTP2_LINE: usize = b"PRI * HTTP/2.0".len();
 
 /// How large a head may be.
 #[derive(Debug, Clone, Copy)]
@@ -45,7 +50,7 @@ pub(crate) enum Verdict {
     Ordinary(Framing),
     /// All of the head of a sound request that is not plainly ordinary.
     ToHyper(Framing),
-    /// The first line of an HTTP/2 connection. On a connection that has had a request it is one that is not valid.
+    /// The preface of an HTTP/2 connection. On a connection that has had a request it is nothing valid.
     Http2,
     /// What is wrong. Nothing that follows on the connection can be trusted.
     Refused(Failure),
@@ -76,6 +81,7 @@ pub(crate) struct HeadReader {
     empty_lines: usize,
     request_line: Option<RequestLine>,
     fields: Vec<Field>,
+    closes: bool,
 }
 
 /// Where the parts of the request line stand.
@@ -114,14 +120,27 @@ impl HeadReader {
             empty_lines: 0,
             request_line: None,
             fields: Vec::new(),
+            closes: false,
         }
     }
 
-    /// Begins anew with another head; keeps its memory.
-    pub(crate) fn restart(&mut self) {
+    /// Begins anew with another head, under the limits of today; keeps its memory.
+    pub(crate) fn restart(&mut self, limits: Limits) {
         let mut fields = std::mem::take(&mut self.fields);
         fields.clear();
-        *self = Self { fields, ..Self::new(self.limits) };
+        *self = Self { fields, ..Self::new(limits) };
+    }
+
+    /// The limits of the head that it reads.
+    pub(crate) fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Lets go of its memory, if it is not within a head.
+    pub(crate) fn release(&mut self) {
+        if self.at == 0 {
+            self.fields = Vec::new();
+        }
     }
 
     /// Goes on with what has come; `bytes` begin where they began at the first call. After any verdict but
@@ -129,10 +148,24 @@ impl HeadReader {
     pub(crate) fn read(&mut self, bytes: &[u8]) -> Verdict {
         match self.screen(bytes) {
             Ok(None) => Verdict::Partial,
-            Ok(Some(Line::Http2Preface)) => Verdict::Http2,
+            Ok(Some(Line::Http2Preface)) => self.preface(bytes),
             Ok(Some(_)) => self.decide(bytes),
             Err(failure) => Verdict::Refused(failure),
         }
+    }
+
+    /// The first line of the preface has come.
+    fn preface(&mut self, bytes: &[u8]) -> Verdict {
+        let came = &bytes[self.line..];
+        if self.line > 0 || !came.iter().zip(HTTP2_PREFACE).all(|(byte, expected)| byte == expected) {
+            return Verdict::Refused(bad("the preface of HTTP/2 is not complete, or not the first to come"));
+        }
+        if came.len() >= HTTP2_PREFACE.len() {
+            return Verdict::Http2;
+        }
+        // The line is read once more when the rest is here.
+        (self.at, self.in_method) = (self.line, true);
+        Verdict::Partial
     }
 
     /// How many bytes have been read: after a verdict, where the head ends.
@@ -140,15 +173,20 @@ impl HeadReader {
         self.at
     }
 
-    /// Takes the head that has been read off the buffer, which begins with the body then.
+    /// Whether the client asks for the connection to be closed after the response to the head that has been read.
+    pub(crate) fn closes(&self) -> bool {
+        self.closes
+    }
+
+    /// Takes the head that has been read off the buffer, which begins with the body then. Its fields are put into
+    /// `headers`, which are empty but may have memory.
     ///
     /// # Errors
     /// The types of the `http` crate take less than the screen; a fault here, but the request's loss alone.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the loop that serves ordinary requests comes next"))]
-    pub(crate) fn take(&self, buffer: &mut BytesMut) -> Result<Parts, Failure> {
+    pub(crate) fn take(&self, buffer: &mut BytesMut, headers: HeaderMap) -> Result<Parts, Failure> {
         let head = buffer.split_to(self.at).freeze();
         let request_line = self.request_line.as_ref().ok_or_else(|| bad("the head is not whole"))?;
-        self.parts(request_line, &head)
+        self.parts(request_line, &head, headers)
     }
 
     /// Looks at the bytes that are new; ready with the last line that matters.
@@ -181,7 +219,9 @@ impl HeadReader {
             _ if self.after_cr => return Err(bad("the head has a CR without LF")),
             b'\r' => self.after_cr = true,
             b' ' if self.in_method && self.at > self.line => self.in_method = false,
-            _ if self.in_method && !is_token(byte) => return Err(bad("the method is not valid")),
+            _ if self.in_method && !(is_token(byte) && self.at - self.line < MAX_METHOD) => {
+                return Err(bad("the method is not valid"));
+            }
             b'\t' => {}
             0..=0x1f | 0x7f => return Err(bad("the head has a control character")),
             _ => {}
@@ -203,7 +243,7 @@ impl HeadReader {
             if self.empty_lines > MAX_EMPTY_LINES {
                 return Err(bad("too many empty lines stand before the request"));
             }
-        } else if bytes.get(line.clone()) == Some(HTTP2_PREFACE) {
+        } else if bytes.get(line.clone()) == HTTP2_PREFACE.get(..HTTP2_LINE) {
             return Ok(Line::Http2Preface);
         } else {
             self.in_method = false;
@@ -220,16 +260,22 @@ impl HeadReader {
     }
 
     /// The head is whole and its lines are sound: what it says, and who serves it.
-    fn decide(&self, bytes: &[u8]) -> Verdict {
+    fn decide(&mut self, bytes: &[u8]) -> Verdict {
         let Some(request_line) = &self.request_line else { return Verdict::Partial };
         match assess::assess(bytes, request_line, &self.fields) {
-            Ok((framing, true)) => Verdict::Ordinary(framing),
-            Ok((framing, false)) => Verdict::ToHyper(framing),
+            Ok(said) => {
+                self.closes = said.closes;
+                if said.is_ordinary {
+                    Verdict::Ordinary(said.framing)
+                } else {
+                    Verdict::ToHyper(said.framing)
+                }
+            }
             Err(failure) => Verdict::Refused(failure),
         }
     }
 
-    fn parts(&self, request_line: &RequestLine, head: &Bytes) -> Result<Parts, Failure> {
+    fn parts(&self, request_line: &RequestLine, head: &Bytes, headers: HeaderMap) -> Result<Parts, Failure> {
         let (mut parts, ()) = http::Request::new(()).into_parts();
         parts.method = Method::from_bytes(&head[request_line.method.clone()])
             .map_err(|_| bad("the method is not valid"))?;
@@ -237,7 +283,8 @@ impl HeadReader {
             .map(Uri::from)
             .map_err(|_| bad("the request target is not valid"))?;
         parts.version = request_line.version;
-        parts.headers.reserve(self.fields.len());
+        parts.headers = headers;
+        parts.headers.reserve(self.fields.len() + ADDED_FIELDS);
         for field in &self.fields {
             let name = HeaderName::from_bytes(&head[field.name.clone()])
                 .map_err(|_| bad("the name of a field is not valid"))?;

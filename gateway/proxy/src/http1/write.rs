@@ -55,12 +55,17 @@ impl BodyWriter {
     /// # Errors
     /// If readers may differ over it.
     pub(crate) fn of_request(headers: &HeaderMap) -> Result<Self, Malformed> {
-        let state = match Framing::of_request(headers)? {
+        Framing::of_request(headers).map(Self::new)
+    }
+
+    /// Writes a body that is framed like this. One that only the end of the connection could end is none.
+    pub(crate) fn new(framing: Framing) -> Self {
+        let state = match framing {
             Framing::Length(0) | Framing::UntilClose => State::Ended,
             Framing::Length(length) => State::Length(length),
             Framing::Chunked => State::Chunked,
         };
-        Ok(Self { state })
+        Self { state }
     }
 
     /// Whether all of the body has been appended.

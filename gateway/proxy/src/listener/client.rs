@@ -12,7 +12,7 @@ use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Buf as _, Bytes};
 use portolan_model::Protocol;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -20,9 +20,8 @@ use tokio::time::Instant;
 
 use super::accept::Listening;
 use super::screen::Screen;
-use super::stream::Stream;
+use super::wire::Wire;
 use crate::config::LiveConfig;
-use crate::error::Reason;
 use crate::http::headers::Peer;
 use crate::http::respond;
 use crate::http1::request::Limits;
@@ -32,6 +31,8 @@ use crate::worker::Worker;
 
 /// How long a client gets to read an answer that was sent before its request was whole.
 const LINGER: Duration = Duration::from_secs(2);
+/// A connection that has been idle for this long gives back its memory for bytes.
+const HOLD: Duration = Duration::from_millis(500);
 /// Connections that had a request this recently are worth waiting for when draining: their client is likely to send
 /// the next one just now, and would lose it.
 const RECENT: Duration = Duration::from_secs(5);
@@ -59,7 +60,7 @@ pub(crate) struct Client {
     order: Cell<Option<Order>>,
     waker: RefCell<Option<Waker>>,
     /// What its bytes come through, as long as that is open.
-    stream: RefCell<Weak<RefCell<Stream>>>,
+    wire: RefCell<Weak<Wire>>,
     /// Where the worker's sweep finds it.
     place: Cell<usize>,
 }
@@ -82,6 +83,8 @@ enum State {
 pub(crate) enum Order {
     /// Finish what is in flight, then close.
     Finish,
+    /// The head of a request did not come in time: say so to whoever has sent a part of it, and close.
+    TimeOut,
     /// Close now.
     Abort,
 }
@@ -107,7 +110,7 @@ impl Client {
             refusal_waits: Cell::new(false),
             order: Cell::new(None),
             waker: RefCell::new(None),
-            stream: RefCell::default(),
+            wire: RefCell::default(),
             place: Cell::new(0),
             listening,
             worker,
@@ -123,6 +126,11 @@ impl Client {
         self.worker.clients.borrow_mut().remove(self.place.get());
     }
 
+    /// What its bytes come through.
+    pub(super) fn comes_through(&self, wire: &Rc<Wire>) {
+        self.wire.replace(Rc::downgrade(wire));
+    }
+
     /// The worker that serves it.
     pub(crate) fn worker(&self) -> &Rc<Worker> {
         &self.worker
@@ -131,6 +139,17 @@ impl Client {
     /// Whether it is to close with its next response.
     pub(crate) fn is_closing(&self) -> bool {
         self.worker.is_closing() || self.listening.closing.get()
+    }
+
+    /// How large the heads of its requests may be.
+    pub(super) fn head_limits(&self) -> Limits {
+        let worker = &self.worker;
+        Limits { max_bytes: worker.config().max_head_bytes, max_fields: worker.live().max_header_fields }
+    }
+
+    /// How many of its requests have ended.
+    pub(super) fn ended(&self) -> u64 {
+        self.ended.get()
     }
 
     /// Requests in flight.
@@ -193,6 +212,13 @@ impl Client {
         }
     }
 
+    /// Makes the connection's task run, unless this is it.
+    pub(super) fn wake_for(&self, cx: &Context<'_>) {
+        if self.waker.borrow().as_ref().is_some_and(|waker| !waker.will_wake(cx.waker())) {
+            self.wake();
+        }
+    }
+
     /// The latest order, once; the connection's task asks whenever it runs.
     pub(super) fn take_order(&self, cx: &Context<'_>) -> Option<Order> {
         let mut waker = self.waker.borrow_mut();
@@ -205,6 +231,11 @@ impl Client {
     fn enter(&self, state: State) {
         self.state.set(state);
         self.since.set(self.worker.clock.now());
+    }
+
+    /// It has been answered, and what it still sends is read away.
+    pub(super) fn lingers(&self) {
+        self.enter(State::Lingering);
     }
 
     /// Closes what has waited for too long; the sweep calls this. A connection that does not go when asked is closed
@@ -223,15 +254,21 @@ impl Client {
                 self.give(Order::Abort);
             }
             State::Head if !self.http2.get() && waited >= live.request_head_timeout => {
-                self.worker.metrics.failed(Reason::RequestTimeout);
-                self.give(Order::Abort);
+                self.give(Order::TimeOut);
             }
             // An HTTP/2 client may leave the PING unanswered that comes before its end, or a head unfinished.
             State::Idle | State::Head if waited >= live.client_idle_timeout + LINGER => {
                 self.give(Order::Abort);
             }
             State::Idle | State::Head if waited >= live.client_idle_timeout => self.give(Order::Finish),
+            State::Idle if waited >= HOLD => self.release(),
             State::Handshake | State::Idle | State::Head | State::Lingering => {}
+        }
+    }
+
+    fn release(&self) {
+        if let Some(wire) = self.wire.borrow().upgrade() {
+            wire.release();
         }
     }
 
@@ -264,22 +301,22 @@ impl Client {
     /// Asks the kernel whether the client has reset the connection. hyper finds out only when it reads, which it does
     /// not as long as bytes wait that nobody wants yet. A client that has closed its own direction may still read.
     fn is_reset(&self) -> bool {
-        let Some(stream) = self.stream.borrow().upgrade() else { return false };
-        let stream = stream.borrow();
+        let Some(wire) = self.wire.borrow().upgrade() else { return false };
+        let stream = wire.stream.borrow();
         !matches!(SockRef::from(stream.socket()).take_error(), Ok(None))
     }
 
-    fn received(&self) {
+    /// Bytes of it have come.
+    pub(super) fn received(&self) {
         if self.in_flight.get() == 0 && self.state.get() == State::Idle {
             self.enter(State::Head);
         }
     }
 }
 
-/// A client's stream, watched.
+/// A client's connection as hyper sees it: screened and watched.
 pub(super) struct ClientIo {
-    /// A borrow lasts for one poll, and a poll of the socket runs no other code.
-    stream: Rc<RefCell<Stream>>,
+    wire: Rc<Wire>,
     screen: Screen,
     /// What is left of the answer to a head that was refused.
     refusal: Bytes,
@@ -288,24 +325,13 @@ pub(super) struct ClientIo {
 }
 
 impl ClientIo {
-    /// Begins with what has been read of the stream.
-    pub(super) fn new(stream: Stream, client: Rc<Client>, held: BytesMut) -> Self {
-        let stream = Rc::new(RefCell::new(stream));
-        client.stream.replace(Rc::downgrade(&stream));
-        let worker = client.worker();
-        let limits =
-            Limits { max_bytes: worker.config().max_head_bytes, max_fields: worker.live().max_header_fields };
-        Self { stream, screen: Screen::new(limits, held), refusal: Bytes::new(), client, shut_down: false }
+    /// Goes on with a connection where the screen is.
+    pub(super) fn new(wire: Rc<Wire>, screen: Screen, client: Rc<Client>) -> Self {
+        Self { wire, screen, refusal: Bytes::new(), client, shut_down: false }
     }
 
-    /// The same for a connection over HTTP/2, whose bytes nobody screens.
-    pub(super) fn http2(stream: Stream, client: Rc<Client>, held: BytesMut) -> Self {
-        let mut io = Self::new(stream, client, held);
-        io.screen.open();
-        io
-    }
-
-    /// Writes the answer to a head that was refused, if one was.
+    /// Writes the answer to a head that was refused, if one was. hyper has sent all that it had by then: it does before
+    /// it shuts down.
     fn poll_refusal(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Some(failure) = self.screen.take_refusal() {
             let client = &self.client;
@@ -315,7 +341,7 @@ impl ClientIo {
             self.refusal = respond::refusal(&failure);
         }
         while !self.refusal.is_empty() {
-            let polled = Pin::new(&mut *self.stream.borrow_mut()).poll_write(cx, &self.refusal);
+            let polled = Pin::new(&mut *self.wire.stream.borrow_mut()).poll_write(cx, &self.refusal);
             let written = ready!(polled)?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
@@ -323,19 +349,6 @@ impl ClientIo {
             self.refusal.advance(written);
         }
         Poll::Ready(Ok(()))
-    }
-
-    /// Reads away what the client still sends, until it has had the time to read its answer. A socket that is closed
-    /// with unread bytes sends a reset, and that may overtake the answer.
-    fn linger(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut waste = [0; 4096];
-        loop {
-            let mut buffer = ReadBuf::new(&mut waste);
-            let read = ready!(Pin::new(&mut *self.stream.borrow_mut()).poll_read(cx, &mut buffer));
-            if read.is_err() || buffer.filled().is_empty() {
-                return Poll::Ready(Ok(()));
-            }
-        }
     }
 }
 
@@ -347,8 +360,7 @@ impl AsyncRead for ClientIo {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let before = (buffer.filled().len(), this.screen.holds());
-        let ended = this.client.ended.get();
-        let polled = this.screen.poll_read(cx, &mut this.stream.borrow_mut(), buffer, ended);
+        let polled = this.screen.poll_read(cx, &mut this.wire.stream.borrow_mut(), buffer, &this.client);
         this.client.refusal_waits.set(polled.is_pending() && this.screen.has_refused());
         if buffer.filled().len() > before.0 || this.screen.holds() > before.1 {
             self.client.received();
@@ -359,7 +371,7 @@ impl AsyncRead for ClientIo {
 
 impl AsyncWrite for ClientIo {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.stream.borrow_mut()).poll_write(cx, bytes)
+        Pin::new(&mut *self.wire.stream.borrow_mut()).poll_write(cx, bytes)
     }
 
     fn poll_write_vectored(
@@ -367,7 +379,7 @@ impl AsyncWrite for ClientIo {
         cx: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.stream.borrow_mut()).poll_write_vectored(cx, pieces)
+        Pin::new(&mut *self.wire.stream.borrow_mut()).poll_write_vectored(cx, pieces)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -375,18 +387,19 @@ impl AsyncWrite for ClientIo {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.stream.borrow_mut()).poll_flush(cx)
+        Pin::new(&mut *self.wire.stream.borrow_mut()).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.shut_down {
             ready!(self.poll_refusal(cx))?;
-            ready!(Pin::new(&mut *self.stream.borrow_mut()).poll_shutdown(cx))?;
+            ready!(self.wire.poll_shutdown(cx))?;
             self.shut_down = true;
             if self.client.unread.get() {
-                self.client.enter(State::Lingering);
+                self.client.lingers();
             }
         }
-        if self.client.unread.get() { self.linger(cx) } else { Poll::Ready(Ok(())) }
+        // A socket that is closed with unread bytes sends a reset, and that may overtake the answer.
+        if self.client.unread.get() { self.wire.poll_drain(cx).map(Ok) } else { Poll::Ready(Ok(())) }
     }
 }

@@ -1,4 +1,5 @@
-//! One client connection, from the first byte to the last: HTTP/1.1, or HTTP/2 if it begins with its preface.
+//! One client connection, from the first byte to the last: ordinary HTTP/1.1 in a loop of our own, and by hyper what is
+//! less ordinary, and HTTP/2 if the connection begins with its preface.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -6,20 +7,22 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 
-use bytes::BytesMut;
 use http::Request;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
+use hyper::server::conn::http1::Builder as HyperBuilder;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use portolan_model::Protocol;
 use tokio::net::TcpStream;
 
 use super::client::{Client, ClientIo, Order};
+use super::date::Date;
 use super::handshake::handshake;
+use super::http1::{self, Other};
 use super::http2::{self, Http2};
-use super::preface::{self, Beginning};
+use super::screen::Screen;
 use super::stream::Stream;
+use super::wire::Wire;
 use crate::config::ProxyConfig;
 use crate::error::Reason;
 use crate::http::client_body::ClientBody;
@@ -32,54 +35,71 @@ const HEAD_ROOM: usize = 16 * 1024;
 
 /// How connections are served; one for each worker.
 pub(crate) struct Builder {
-    http1: http1::Builder,
+    hyper: HyperBuilder,
     pub(super) http2: Http2,
+    pub(super) date: Date,
 }
 
 /// How connections are served under this configuration.
 pub(crate) fn builder(config: &ProxyConfig) -> Builder {
-    let mut http1 = http1::Builder::new();
-    http1.max_buf_size(config.max_head_bytes.saturating_add(HEAD_ROOM));
-    Builder { http1, http2: Http2::new(config) }
+    let mut hyper = HyperBuilder::new();
+    hyper.max_buf_size(config.max_head_bytes.saturating_add(HEAD_ROOM));
+    Builder { hyper, http2: Http2::new(config), date: Date::default() }
 }
 
 /// Serves a connection until either side closes it. Dropping the future closes it at once.
 pub(super) async fn serve(client: Rc<Client>, socket: TcpStream) {
-    let watched = Watched(Rc::clone(&client));
-    let worker = Rc::clone(client.worker());
-    let (stream, beginning) = match (client.listening.listener.protocol, &worker.acceptor) {
-        (Protocol::Http, _) => {
-            let mut stream = Stream::Plain(socket);
-            let Ok(Some(beginning)) = preface::read(&client, &mut stream).await else { return };
-            (stream, beginning)
-        }
+    let watched = Watched(client);
+    let client = &watched.0;
+    let (stream, is_http2) = match (client.listening.listener.protocol, &client.worker().acceptor) {
+        (Protocol::Http, _) => (Stream::Plain(socket), None),
         (Protocol::Https, Some(acceptor)) => {
             // Boxed, so that connections in the clear have no room for it.
-            let Some((stream, is_http2)) = Box::pin(handshake(&client, acceptor, socket)).await else {
+            let Some((stream, is_http2)) = Box::pin(handshake(client, acceptor, socket)).await else {
                 return;
             };
-            (stream, Beginning { bytes: BytesMut::new(), is_http2 })
+            (stream, Some(is_http2))
         }
         // The reconciler opens no such listener.
         (Protocol::Https, None) => return,
     };
-    if beginning.is_http2 {
-        let io = ClientIo::http2(stream, Rc::clone(&client), beginning.bytes);
-        // Boxed, so that connections of HTTP/1.1 have no room for it.
-        if let Err(error) = Box::pin(http2::serve(&client, io)).await {
-            tracing::debug!(%error, peer = %client.peer.address, "a client connection ended with an error");
+    let wire = Rc::new(Wire::new(stream, client.head_limits()));
+    client.comes_through(&wire);
+    let other = match is_http2 {
+        Some(true) => Some(Other::Http2(Box::new(wire.hand_over(None)))),
+        // In the clear, a preface says that it is HTTP/2.
+        Some(false) | None => http1::serve(client, &wire, is_http2.is_none()).await,
+    };
+    // Boxed, so that the other connections have no room for them.
+    match other {
+        Some(Other::Hyper(screen)) => Box::pin(serve_by_hyper(Rc::clone(client), wire, *screen)).await,
+        Some(Other::Http2(screen)) => {
+            let io = ClientIo::new(wire, *screen, Rc::clone(client));
+            if let Err(error) = Box::pin(http2::serve(client, io)).await {
+                tracing::debug!(%error, peer = %client.peer.address, "a client connection ended with an error");
+            }
         }
-        return;
+        None => {}
     }
-    let service = service_fn(move |request: Request<Incoming>| {
+}
+
+async fn serve_by_hyper(client: Rc<Client>, wire: Rc<Wire>, screen: Screen) {
+    let worker = Rc::clone(client.worker());
+    let io = TokioIo::new(ClientIo::new(wire, screen, Rc::clone(&client)));
+    let service = {
         let client = Rc::clone(&client);
-        async move { Ok::<_, Infallible>(proxy::forward(client, request.map(ClientBody::from)).await) }
-    });
-    let client = &watched.0;
-    let io = TokioIo::new(ClientIo::new(stream, Rc::clone(client), beginning.bytes));
-    let mut connection = pin!(worker.builder.http1.serve_connection(io, service));
+        service_fn(move |request: Request<Incoming>| {
+            let client = Rc::clone(&client);
+            async move { Ok::<_, Infallible>(proxy::forward(client, request.map(ClientBody::from)).await) }
+        })
+    };
+    let mut connection = pin!(worker.builder.hyper.serve_connection(io, service));
     let ended = poll_fn(|cx| {
         match client.take_order(cx) {
+            Some(Order::TimeOut) => {
+                client.worker().metrics.failed(Reason::RequestTimeout);
+                return Poll::Ready(Ok(()));
+            }
             Some(Order::Abort) => return Poll::Ready(Ok(())),
             Some(Order::Finish) => connection.as_mut().graceful_shutdown(),
             None => {}
@@ -88,7 +108,7 @@ pub(super) async fn serve(client: Rc<Client>, socket: TcpStream) {
     })
     .await;
     if let Err(error) = ended {
-        note_error(client, &error);
+        note_error(&client, &error);
     }
 }
 

@@ -4,7 +4,6 @@
 //! request, and one turn of the task does everything that has come up since the one before, in this order: streams whose
 //! endpoint has answered go on; the connection reads what has come and writes all answers at once; new requests begin.
 
-mod date;
 mod stream;
 mod streams;
 
@@ -18,7 +17,6 @@ use h2::RecvStream;
 use h2::server::{Connection, SendResponse};
 use http::Request;
 
-use self::date::Date;
 use self::streams::Streams;
 use super::client::{Client, ClientIo, Order};
 use crate::config::ProxyConfig;
@@ -32,7 +30,6 @@ const SEND_BUFFER: usize = 64 * 1024;
 /// How connections over HTTP/2 are served; one for each worker.
 pub(crate) struct Http2 {
     builder: h2::server::Builder,
-    date: Date,
 }
 
 impl Http2 {
@@ -45,7 +42,7 @@ impl Http2 {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buffer_size(SEND_BUFFER)
             .max_header_list_size(u32::try_from(config.max_head_bytes).unwrap_or(u32::MAX));
-        Self { builder, date: Date::default() }
+        Self { builder }
     }
 }
 
@@ -56,7 +53,7 @@ pub(super) async fn serve(client: &Rc<Client>, io: ClientIo) -> Result<(), h2::E
     let mut handshake = pin!(client.worker().builder.http2.builder.handshake::<_, Bytes>(io));
     let shook_hands = poll_fn(|cx| {
         match client.take_order(cx) {
-            Some(Order::Abort) => return Poll::Ready(None),
+            Some(Order::TimeOut | Order::Abort) => return Poll::Ready(None),
             Some(Order::Finish) => closing = true,
             None => {}
         }
@@ -71,7 +68,7 @@ pub(super) async fn serve(client: &Rc<Client>, io: ClientIo) -> Result<(), h2::E
     poll_fn(|cx| {
         let order = client.take_order(cx);
         match order {
-            Some(Order::Abort) => return Poll::Ready(Ok(())),
+            Some(Order::TimeOut | Order::Abort) => return Poll::Ready(Ok(())),
             Some(Order::Finish) => serving.connection.graceful_shutdown(),
             None => {}
         }

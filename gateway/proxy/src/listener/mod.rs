@@ -1,19 +1,23 @@
 //! Where requests come in: sockets opened and closed to follow the table ([`reconcile`], [`bind`]), connections taken
-//! from them ([`accept`]), and each served and watched ([`connection`], [`http2`], [`client`]), in the clear or over TLS
-//! ([`stream`], [`handshake`], [`preface`]).
+//! from them ([`accept`]), and each served and watched ([`connection`], [`client`]), in the clear or over TLS
+//! ([`stream`], [`handshake`]). Ordinary requests in HTTP/1.1 are served by a loop of our own ([`http1`], over [`wire`] and
+//! [`output`]), the others by hyper behind a [`screen`], and HTTP/2 by h2 ([`http2`]).
 
 mod accept;
 mod bind;
 mod client;
 mod connection;
+mod date;
 #[cfg(test)]
 mod future_size;
 mod handshake;
+mod http1;
 mod http2;
-mod preface;
+mod output;
 mod reconcile;
 mod screen;
 mod stream;
+mod wire;
 
 pub(crate) use accept::{Listening, accept};
 pub use bind::probe;
@@ -21,3 +25,4 @@ pub(crate) use client::Client;
 pub(crate) use connection::{Builder, builder};
 pub(crate) use reconcile::Reconciler;
 pub use reconcile::{ListenerState, ListenerStatus};
+pub(crate) use wire::WireBody;

@@ -4,8 +4,8 @@
 //! over with its body, and looks at the next one. A head that is refused never reaches hyper: to hyper the client has
 //! closed its direction, so it finishes what is in flight and closes, and the refusal goes out just before that.
 //!
-//! After a request whose body comes in chunks the rest of the connection passes unscreened, because the screen does not
-//! read chunks and so cannot tell where the next head begins; hyper's own checks and the handler's remain.
+//! Bodies in chunks are read here to find their end, and more strictly than hyper does: what is no chunk ends the
+//! connection for hyper, in the middle of the body.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -14,9 +14,11 @@ use std::{io, mem};
 use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, ReadBuf};
 
+use super::client::Client;
 use super::stream::Stream;
 use crate::error::{Failure, Reason};
-use crate::http1::request::{Framing, HeadReader, Limits, Verdict};
+use crate::http1::chunked::Chunked;
+use crate::http1::request::{Framing, HeadReader, Verdict};
 
 /// How much is read from the socket at once while a head comes, in bytes: as much as hyper would, so that a body comes
 /// in no more pieces.
@@ -27,6 +29,9 @@ pub(super) struct Screen {
     reader: HeadReader,
     /// Bytes that have come and were not handed over.
     held: BytesMut,
+    /// So many bytes that come next were found sound and are to be handed over.
+    sound: u64,
+    /// What follows after them.
     stage: Stage,
     /// How many heads were handed over.
     passed: u64,
@@ -37,23 +42,26 @@ pub(super) struct Screen {
 enum Stage {
     /// A head comes.
     Head,
-    /// So many bytes of a request are still to be handed over.
-    Pass(u64),
+    /// A body in chunks comes.
+    Chunks(Chunked),
     /// All that follows is handed over.
     Open,
     /// A head was refused; what follows is not read.
     Refused(Option<Failure>),
+    /// A body is malformed; what follows is not read. Its request answers for it.
+    Broken,
 }
 
 impl Screen {
-    /// Begins with what has been read of a connection.
-    pub(super) fn new(limits: Limits, held: BytesMut) -> Self {
-        Self { reader: HeadReader::new(limits), held, stage: Stage::Head, passed: 0, told: false }
-    }
-
-    /// Lets everything pass: it is no HTTP/1.1.
-    pub(super) fn open(&mut self) {
-        self.stage = Stage::Open;
+    /// Goes on with a connection, all of whose earlier requests have ended: `held` has come, and `reader` has read its
+    /// first head, whose framing this is; none, if it begins HTTP/2.
+    pub(super) fn resume(held: BytesMut, reader: HeadReader, framing: Option<Framing>) -> Self {
+        let stage = Stage::Open;
+        let mut screen = Self { reader, held, sound: 0, stage, passed: 0, told: false };
+        if let Some(framing) = framing {
+            screen.pass(framing);
+        }
+        screen
     }
 
     /// How many bytes are held back.
@@ -70,83 +78,130 @@ impl Screen {
     pub(super) fn take_refusal(&mut self) -> Option<Failure> {
         match &mut self.stage {
             Stage::Refused(failure) if self.told => failure.take(),
-            Stage::Refused(_) | Stage::Head | Stage::Pass(_) | Stage::Open => None,
+            _ => None,
         }
     }
 
-    /// Reads what hyper may have; nothing is the end. `ended` tells how many requests have ended: all that
-    /// were handed over do before the refusal of one behind them is told.
+    /// Reads what hyper may have; nothing is the end. All requests that were handed over end before the refusal of one
+    /// behind them is told.
     pub(super) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
         stream: &mut Stream,
         buffer: &mut ReadBuf<'_>,
-        ended: u64,
+        client: &Client,
     ) -> Poll<io::Result<()>> {
         loop {
+            if self.sound > 0 {
+                return self.poll_sound(cx, stream, buffer);
+            }
             match &mut self.stage {
-                Stage::Head => ready!(self.read_head(cx, stream))?,
-                Stage::Pass(0) => {
-                    self.reader.restart();
-                    self.stage = Stage::Head;
+                Stage::Head => ready!(self.read_head(cx, stream, client))?,
+                Stage::Chunks(_) => ready!(self.read_chunks(cx, stream))?,
+                Stage::Open => return hand_over(&mut self.held, cx, stream, buffer, u64::MAX).map_ok(|_| ()),
+                // `Client::request_ended` wakes the task, and hyper asks again.
+                Stage::Refused(_) if self.passed > client.ended() => return Poll::Pending,
+                Stage::Refused(_) => {
+                    self.told = true;
+                    return Poll::Ready(Ok(()));
                 }
-                Stage::Pass(left) => {
-                    let most = usize::try_from(*left).unwrap_or(usize::MAX);
-                    let read = ready!(hand_over(&mut self.held, cx, stream, buffer, most))?;
-                    *left -= read as u64;
-                    if *left > 0 && read > 0 && self.held.is_empty() && buffer.remaining() > 0 {
-                        // The rest of a body goes into the same buffer, if it has come.
-                        let most = usize::try_from(*left).unwrap_or(usize::MAX);
-                        if let Poll::Ready(more) = hand_over(&mut self.held, cx, stream, buffer, most) {
-                            *left -= more? as u64;
-                        }
+                Stage::Broken => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+
+    fn poll_sound(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut Stream,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = ready!(hand_over(&mut self.held, cx, stream, buffer, self.sound))?;
+        self.sound -= read;
+        if self.sound > 0 && read > 0 && self.held.is_empty() && buffer.remaining() > 0 {
+            // The rest of a body goes into the same buffer, if it has come.
+            if let Poll::Ready(more) = hand_over(&mut self.held, cx, stream, buffer, self.sound) {
+                self.sound -= more?;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads on until a stage is reached in which something is to be handed over.
+    fn read_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut Stream,
+        client: &Client,
+    ) -> Poll<io::Result<()>> {
+        if self.held.is_empty() {
+            self.reader.restart(client.head_limits());
+        }
+        loop {
+            match self.reader.read(&self.held) {
+                Verdict::Partial => {
+                    if ready!(self.fill(cx, stream))? == 0 {
+                        self.stage = Stage::Open;
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+                Verdict::Ordinary(framing) | Verdict::ToHyper(framing) => {
+                    self.pass(framing);
+                    return Poll::Ready(Ok(()));
+                }
+                Verdict::Http2 => {
+                    let failure = Failure::new(Reason::BadRequest, "HTTP/2 begins with a connection");
+                    return self.refuse(failure);
+                }
+                Verdict::Refused(failure) => return self.refuse(failure),
+            }
+        }
+    }
+
+    /// The head that was read is sound, and what follows has this framing.
+    fn pass(&mut self, framing: Framing) {
+        let head = self.reader.length() as u64;
+        self.passed += 1;
+        (self.sound, self.stage) = match framing {
+            Framing::None => (head, Stage::Head),
+            Framing::Length(length) => (head.saturating_add(length), Stage::Head),
+            Framing::Chunked => (head, Stage::Chunks(Chunked::new())),
+        };
+        self.reader.restart(self.reader.limits());
+    }
+
+    /// Reads on in a body until some of it can be handed over.
+    fn read_chunks(&mut self, cx: &mut Context<'_>, stream: &mut Stream) -> Poll<io::Result<()>> {
+        loop {
+            let Stage::Chunks(chunked) = &mut self.stage else { return Poll::Ready(Ok(())) };
+            match chunked.pass(&self.held) {
+                Ok((0, false)) => {
+                    if ready!(self.fill(cx, stream))? == 0 {
+                        self.stage = Stage::Open;
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+                Ok((sound, ended)) => {
+                    self.sound = sound as u64;
+                    if ended {
+                        self.stage = Stage::Head;
                     }
                     return Poll::Ready(Ok(()));
                 }
-                Stage::Open => {
-                    return hand_over(&mut self.held, cx, stream, buffer, usize::MAX).map_ok(|_| ());
-                }
-                // `Client::request_ended` wakes the task, and hyper asks again.
-                Stage::Refused(_) if self.passed > ended => return Poll::Pending,
-                Stage::Refused(_) => {
-                    self.told = true;
+                Err(_) => {
+                    self.stage = Stage::Broken;
                     return Poll::Ready(Ok(()));
                 }
             }
         }
     }
 
-    /// Reads on until a stage is reached in which something is to be handed over.
-    fn read_head(&mut self, cx: &mut Context<'_>, stream: &mut Stream) -> Poll<io::Result<()>> {
-        loop {
-            let framing = match self.reader.read(&self.held) {
-                Verdict::Partial => {
-                    let mut piece = [0; PIECE];
-                    let mut piece = ReadBuf::new(&mut piece);
-                    ready!(Pin::new(&mut *stream).poll_read(cx, &mut piece))?;
-                    if piece.filled().is_empty() {
-                        self.stage = Stage::Open;
-                        return Poll::Ready(Ok(()));
-                    }
-                    self.held.extend_from_slice(piece.filled());
-                    continue;
-                }
-                Verdict::Ordinary(framing) | Verdict::ToHyper(framing) => framing,
-                Verdict::Http2 => {
-                    let failure = Failure::new(Reason::BadRequest, "HTTP/2 begins with a connection");
-                    return self.refuse(failure);
-                }
-                Verdict::Refused(failure) => return self.refuse(failure),
-            };
-            let head = self.reader.length() as u64;
-            self.passed += 1;
-            self.stage = match framing {
-                Framing::None => Stage::Pass(head),
-                Framing::Length(length) => Stage::Pass(head.saturating_add(length)),
-                Framing::Chunked => Stage::Open,
-            };
-            return Poll::Ready(Ok(()));
-        }
+    fn fill(&mut self, cx: &mut Context<'_>, stream: &mut Stream) -> Poll<io::Result<usize>> {
+        let mut piece = [0; PIECE];
+        let mut piece = ReadBuf::new(&mut piece);
+        ready!(Pin::new(&mut *stream).poll_read(cx, &mut piece))?;
+        self.held.extend_from_slice(piece.filled());
+        Poll::Ready(Ok(piece.filled().len()))
     }
 
     fn refuse(&mut self, failure: Failure) -> Poll<io::Result<()>> {
@@ -162,23 +217,23 @@ fn hand_over(
     cx: &mut Context<'_>,
     stream: &mut Stream,
     buffer: &mut ReadBuf<'_>,
-    most: usize,
-) -> Poll<io::Result<usize>> {
-    let most = most.min(buffer.remaining());
+    most: u64,
+) -> Poll<io::Result<u64>> {
+    let most = usize::try_from(most).unwrap_or(usize::MAX).min(buffer.remaining());
     if !held.is_empty() {
         let length = most.min(held.len());
         buffer.put_slice(&held[..length]);
         held.advance(length);
-        return Poll::Ready(Ok(length));
+        return Poll::Ready(Ok(length as u64));
     }
     if most == buffer.remaining() {
         let before = buffer.filled().len();
         ready!(Pin::new(stream).poll_read(cx, buffer))?;
-        return Poll::Ready(Ok(buffer.filled().len() - before));
+        return Poll::Ready(Ok((buffer.filled().len() - before) as u64));
     }
     let mut part = ReadBuf::new(buffer.initialize_unfilled_to(most));
     ready!(Pin::new(stream).poll_read(cx, &mut part))?;
     let length = part.filled().len();
     buffer.advance(length);
-    Poll::Ready(Ok(length))
+    Poll::Ready(Ok(length as u64))
 }

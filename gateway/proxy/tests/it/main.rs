@@ -12,6 +12,7 @@ mod endpoints;
 mod forwarding;
 mod http2;
 mod listeners;
+mod own_loop;
 mod retries;
 mod streaming;
 mod targets;

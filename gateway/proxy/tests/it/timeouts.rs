@@ -144,6 +144,8 @@ async fn slow_heads_and_idle_connections_are_told_apart() {
     slow.write("GET /orders/ HTTP/1.1\r\nho").await;
     assert_eq!(idle.ask(&get("/orders/")).await.status(), 200);
     assert!(silent.is_closed().await);
+    let answer = slow.next_message().await.unwrap();
+    assert_eq!((answer.status(), answer.reason()), (408, "request_timeout"));
     assert!(slow.is_closed().await);
     gateway.metric_is("portolan_failures_total{reason=\"request_timeout\"}", 2.0).await;
     assert_eq!(idle.ask(&get("/orders/")).await.status(), 200, "idle is not slow");

@@ -126,6 +126,18 @@ fn what_is_not_the_chunked_coding_is_refused() {
     }
 }
 
+/// Who asks again, with whatever bytes, is told the same.
+#[test]
+fn what_was_refused_stays_refused() {
+    for malformed in ["0\r\na: b\r\nc : d\r\n\r\n", "0\r\na: b\r\nc\n", "3 \r\nabc"] {
+        let mut reader = BodyReader::new(Framing::Chunked);
+        let refused = reader.take(&mut BytesMut::from(malformed)).unwrap_err();
+        assert_eq!(reader.take(&mut BytesMut::new()), Err(refused));
+        assert_eq!(reader.take(&mut BytesMut::from("0\r\n\r\n")), Err(refused));
+        assert_eq!((reader.close(), reader.is_ended()), (Err(refused), false));
+    }
+}
+
 #[test]
 fn everything_but_the_data_is_bounded() {
     let refused = |body: String| matches!(chunked(body.as_bytes()), Err(Malformed::TooLarge(_)));
@@ -172,5 +184,33 @@ proptest! {
         for framing in [Framing::Chunked, Framing::Length(20), Framing::UntilClose] {
             drop(read(framing, &[&bytes]));
         }
+    }
+
+    /// Who lets a body pass finds the same end, or as well none, as who takes it apart.
+    #[test]
+    fn passing_and_taking_agree(
+        bytes in prop_oneof![body(), vec(prop_oneof![Just(b'0'), Just(b'\r'), Just(b'\n'), any::<u8>()], 0..20)],
+        cuts in vec(any::<Index>(), 0..6),
+    ) {
+        let bytes = [&bytes[..], b"next"].concat();
+        let expected = chunked(&bytes).map(|(_, ended, left)| ended.map(|_| bytes.len() - left.len()));
+        let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
+        cuts.sort_unstable();
+        cuts.push(bytes.len());
+        let mut chunked = Chunked::new();
+        let (mut passed, mut found) = (0, Ok(None));
+        for cut in cuts {
+            while cut > passed && found == Ok(None) {
+                match chunked.pass(&bytes[passed..cut]) {
+                    Ok((0, false)) => break,
+                    Ok((length, ended)) => {
+                        passed += length;
+                        found = Ok(ended.then_some(passed));
+                    }
+                    Err(malformed) => found = Err(malformed),
+                }
+            }
+        }
+        prop_assert_eq!(found.map_err(|_| ()), expected.map_err(|_| ()));
     }
 }

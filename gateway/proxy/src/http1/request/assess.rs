@@ -12,6 +12,15 @@ const MAX_LENGTH: u64 = i64::MAX as u64;
 /// The methods of ordinary requests.
 const ORDINARY_METHODS: [&[u8]; 7] = [b"GET", b"POST", b"PUT", b"DELETE", b"PATCH", b"HEAD", b"OPTIONS"];
 
+/// What a sound head says.
+pub(super) struct Said {
+    pub(super) framing: Framing,
+    /// Whether the request is plainly ordinary.
+    pub(super) is_ordinary: bool,
+    /// Whether the connection is to be closed after the response.
+    pub(super) closes: bool,
+}
+
 /// What has been seen among the fields.
 #[derive(Default)]
 struct Seen<'a> {
@@ -23,13 +32,14 @@ struct Seen<'a> {
     coding: Option<&'a [u8]>,
     /// Whether there is something that hyper or the handler behind it must look at.
     unordinary: bool,
+    closes: bool,
 }
 
-/// The framing of the request's body, and whether the request is plainly ordinary.
+/// Reads a head as a whole.
 ///
 /// # Errors
 /// The request is not valid, or not unambiguous.
-pub(super) fn assess(bytes: &[u8], line: &RequestLine, fields: &[Field]) -> Result<(Framing, bool), Failure> {
+pub(super) fn assess(bytes: &[u8], line: &RequestLine, fields: &[Field]) -> Result<Said, Failure> {
     let mut seen = Seen::default();
     for field in fields {
         seen.note(&bytes[field.name.clone()], &bytes[field.value.clone()])?;
@@ -44,7 +54,7 @@ pub(super) fn assess(bytes: &[u8], line: &RequestLine, fields: &[Field]) -> Resu
         && line.version == Version::HTTP_11
         && ORDINARY_METHODS.contains(&method)
         && bytes.get(line.target.start) == Some(&b'/');
-    Ok((framing, is_ordinary))
+    Ok(Said { framing, is_ordinary, closes: seen.closes })
 }
 
 impl<'a> Seen<'a> {
@@ -87,7 +97,9 @@ impl<'a> Seen<'a> {
             if is("host") || is("content-length") || is("transfer-encoding") {
                 return Err(bad("connection lists a field that is not for one connection only"));
             }
-            if !is("keep-alive") && !is("close") {
+            if is("close") {
+                self.closes = true;
+            } else if !is("keep-alive") {
                 self.unordinary = true;
             }
         }

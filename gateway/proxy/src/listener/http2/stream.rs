@@ -69,7 +69,7 @@ fn complete_head(client: &Client, response: &mut Response<Body>) {
     }
     if !headers.contains_key(header::DATE) {
         let worker = client.worker();
-        if let Some(date) = worker.builder.http2.date.at(worker.clock.now()) {
+        if let Some(date) = worker.builder.date.at(worker.clock.now()) {
             headers.insert(header::DATE, date);
         }
     }

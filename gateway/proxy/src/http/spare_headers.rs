@@ -1,0 +1,53 @@
+//! Header maps that nobody needs any more, kept for the next message: a map is two pieces of memory, and growing one is
+//! dearer than emptying it.
+
+use std::cell::RefCell;
+
+use http::HeaderMap;
+
+/// How many are kept: as many as one worker has in use at a time when it is busy.
+const MOST: usize = 64;
+/// A map with room for more fields than this is let go of.
+const LARGE: usize = 128;
+
+/// One worker's spare header maps.
+#[derive(Debug, Default)]
+pub(crate) struct SpareHeaders(RefCell<Vec<HeaderMap>>);
+
+impl SpareHeaders {
+    /// An empty map, with memory if one is spare.
+    pub(crate) fn take(&self) -> HeaderMap {
+        self.0.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Keeps the memory of a map; its fields go.
+    pub(crate) fn give(&self, mut headers: HeaderMap) {
+        let mut spare = self.0.borrow_mut();
+        if spare.len() < MOST && (1..=LARGE).contains(&headers.capacity()) {
+            headers.clear();
+            spare.push(headers);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn memory_comes_back_and_fields_do_not() {
+        let spare = SpareHeaders::default();
+        assert_eq!(spare.take().capacity(), 0);
+        let mut headers = HeaderMap::with_capacity(20);
+        headers.insert(http::header::COOKIE, HeaderValue::from_static("secret"));
+        let capacity = headers.capacity();
+        spare.give(headers);
+        let again = spare.take();
+        assert_eq!((again.len(), again.capacity()), (0, capacity));
+
+        spare.give(HeaderMap::with_capacity(1000));
+        assert_eq!(spare.take().capacity(), 0, "a large one is not kept");
+    }
+}
