@@ -19,6 +19,7 @@ mod config;
 mod drain;
 mod error;
 mod filters;
+mod flushes;
 #[cfg(test)]
 mod future_size;
 pub mod health;

@@ -25,6 +25,7 @@ use crate::clock::{Clock, Waking};
 use crate::cluster::{Balancers, Cluster};
 use crate::config::{LiveConfig, ProxyConfig};
 use crate::drain::{Draining, WorkerReport};
+use crate::flushes::Flushes;
 use crate::http::exchange::Exchange;
 use crate::http::headers::Signature;
 use crate::http::spare_headers::SpareHeaders;
@@ -63,6 +64,7 @@ pub(crate) struct Worker {
     pub(crate) balancers: RefCell<Balancers>,
     pub(crate) pool: Pool,
     pub(crate) buffers: Rc<Buffers>,
+    pub(crate) flushes: Rc<Flushes>,
     pub(crate) metrics: Arc<Shard>,
     pub(crate) access_log: AccessLogger,
     pub(crate) clients: RefCell<Registry<Client>>,
@@ -171,6 +173,8 @@ async fn run(parts: Parts, clock: Clock) {
         parts.acceptor,
         clock,
     ));
+    let flushes = Rc::clone(&worker.flushes);
+    tokio::task::spawn_local(async move { flushes.run().await });
     let mut acceptors = Acceptors::default();
     let mut draining: Option<Draining> = None;
     let mut sweep = interval(SWEEP);
@@ -253,6 +257,7 @@ impl Worker {
             balancers: RefCell::new(Balancers::new(index, config.workers)),
             pool: Pool::default(),
             buffers: Rc::default(),
+            flushes: Rc::default(),
             metrics,
             access_log,
             clients: RefCell::default(),

@@ -22,6 +22,7 @@ use super::accept::Listening;
 use super::screen::Screen;
 use super::wire::Wire;
 use crate::config::LiveConfig;
+use crate::flushes::Flush;
 use crate::http::headers::Peer;
 use crate::http::respond;
 use crate::http1::request::Limits;
@@ -310,6 +311,18 @@ impl Client {
     pub(super) fn received(&self) {
         if self.in_flight.get() == 0 && self.state.get() == State::Idle {
             self.enter(State::Head);
+        }
+    }
+}
+
+impl Flush for Client {
+    /// Writes what the loop has left to the worker.
+    fn flush(&self) {
+        let Some(wire) = self.wire.borrow().upgrade() else { return };
+        // Without one it is about to run, and writes by itself.
+        let Some(waker) = self.waker.borrow().clone() else { return };
+        if let Poll::Ready(Err(_)) = wire.poll_left(&mut Context::from_waker(&waker)) {
+            waker.wake();
         }
     }
 }

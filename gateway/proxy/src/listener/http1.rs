@@ -44,6 +44,8 @@ enum Next {
     ToHttp2,
     Refuse(Failure),
     Close,
+    /// It broke, or is to close now.
+    Drop,
 }
 
 /// What becomes of a connection after a response.
@@ -72,7 +74,10 @@ struct Connection<'a> {
 pub(super) async fn serve(client: &Rc<Client>, wire: &Rc<Wire>, may_be_http2: bool) -> Option<Other> {
     let mut connection = Connection { client, wire, may_be_http2, finishing: false };
     let after = loop {
-        let after = match poll_fn(|cx| connection.poll_head(cx)).await {
+        let next = poll_fn(|cx| connection.poll_head(cx)).await;
+        let after = match next {
+            Next::Drop => After::Drop,
+            _ if !connection.settle().await => After::Drop,
             Next::Serve(framing) => match wire.take_head(framing, client) {
                 Ok((parts, closes)) => connection.exchange(parts, framing, closes).await,
                 Err(failure) => connection.refuse(&failure).await,
@@ -94,10 +99,13 @@ impl Connection<'_> {
     /// Waits for a head.
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
         match self.client.take_order(cx) {
-            Some(Order::Abort) => return Poll::Ready(Next::Close),
+            Some(Order::Abort) => return Poll::Ready(Next::Drop),
             Some(Order::TimeOut) => return Poll::Ready(self.timed_out()),
             Some(Order::Finish) => self.finishing = true,
             None => {}
+        }
+        if self.wire.is_stuck() && !ready!(self.poll_settle(cx)) {
+            return Poll::Ready(Next::Drop);
         }
         if self.wire.holds_some() {
             self.client.received();
@@ -115,6 +123,16 @@ impl Connection<'_> {
                 Poll::Pending => return Poll::Pending,
             }
         }
+    }
+
+    /// Sees to it that what was left to the worker has gone out; false, if it cannot.
+    async fn settle(&mut self) -> bool {
+        !self.wire.has_left() || poll_fn(|cx| self.poll_settle(cx)).await
+    }
+
+    fn poll_settle(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        let flushed = self.poll_unless_gone(cx, |connection, cx| connection.wire.poll_left(cx));
+        flushed.map(|flushed| matches!(flushed, Some(Ok(()))))
     }
 
     fn decide(&mut self, verdict: Verdict) -> Next {
@@ -212,7 +230,8 @@ impl Connection<'_> {
         }
     }
 
-    /// Writes what there is of a response, asks for more of its body when there is room, and so on to its end.
+    /// Writes what there is of a response, asks for more of its body when there is room, and so on to its end. The last of
+    /// it is left to the worker.
     fn poll_response(&self, cx: &mut Context<'_>, body: &mut Option<Body>) -> Poll<Result<(), Broken>> {
         loop {
             let filled = self.poll_pieces(cx, body);
@@ -221,10 +240,12 @@ impl Connection<'_> {
                 let _lost = self.wire.poll_flush(cx);
                 return Poll::Ready(Err(broken));
             }
-            ready!(self.wire.poll_flush(cx)).map_err(|_| Broken)?;
             if body.is_none() {
+                self.wire.leave();
+                self.client.worker().flushes.leave(Rc::clone(self.client) as _);
                 return Poll::Ready(Ok(()));
             }
+            ready!(self.wire.poll_flush(cx)).map_err(|_| Broken)?;
             if filled.is_pending() {
                 return Poll::Pending;
             }
@@ -270,7 +291,10 @@ impl Connection<'_> {
     }
 
     /// Closes the connection.
-    async fn close(&self, after: After) {
+    async fn close(&mut self, after: After) {
+        if after == After::Drop || !self.settle().await {
+            return;
+        }
         let lingers = after == After::Linger;
         // Closing the socket says the same, but for TLS.
         let says_end =

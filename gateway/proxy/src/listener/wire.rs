@@ -4,7 +4,7 @@
 //! same time: as long as the body has not ended, it alone reads. Memory for bytes is taken when there are some and kept
 //! from one request to the next; a connection that is idle for a while gives it back.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -39,6 +39,18 @@ pub(super) struct Wire {
     pub(super) stream: RefCell<Stream>,
     input: RefCell<Input>,
     pub(super) output: RefCell<Output>,
+    unsent: Cell<Unsent>,
+}
+
+/// Who writes what is in the output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unsent {
+    /// Nobody: there is nothing, or whoever has put it there does.
+    None,
+    /// The worker, at the end of this round.
+    Left,
+    /// The connection's task: the worker could not write all of it.
+    Stuck,
 }
 
 #[derive(Debug)]
@@ -62,7 +74,12 @@ impl Wire {
     /// A connection of which nothing has been read.
     pub(super) fn new(stream: Stream, limits: Limits) -> Self {
         let input = Input { held: BytesMut::new(), reader: HeadReader::new(limits), body: None };
-        Self { stream: RefCell::new(stream), input: RefCell::new(input), output: RefCell::default() }
+        Self {
+            stream: RefCell::new(stream),
+            input: RefCell::new(input),
+            output: RefCell::default(),
+            unsent: Cell::new(Unsent::None),
+        }
     }
 
     /// Goes on with the head that comes, as far as it has come.
@@ -196,6 +213,34 @@ impl Wire {
         let mut stream = self.stream.borrow_mut();
         ready!(self.output.borrow_mut().poll_write(cx, &mut stream))?;
         Pin::new(&mut *stream).poll_flush(cx)
+    }
+
+    /// Leaves what is to go out to the worker, until the end of its round.
+    pub(super) fn leave(&self) {
+        self.unsent.set(Unsent::Left);
+    }
+
+    /// Writes what was left to the worker, and is not written yet.
+    pub(super) fn poll_left(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.unsent.get() == Unsent::None {
+            return Poll::Ready(Ok(()));
+        }
+        self.unsent.set(Unsent::Stuck);
+        let flushed = self.poll_flush(cx);
+        if matches!(flushed, Poll::Ready(Ok(()))) {
+            self.unsent.set(Unsent::None);
+        }
+        flushed
+    }
+
+    /// Whether something was left to the worker and is not written yet.
+    pub(super) fn has_left(&self) -> bool {
+        self.unsent.get() != Unsent::None
+    }
+
+    /// Whether something was left to the worker that it could not write.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.unsent.get() == Unsent::Stuck
     }
 
     /// Says that nothing more comes.

@@ -31,7 +31,8 @@ impl Connection {
     /// A connection that was just opened.
     pub(super) fn new(stream: TcpStream, worker: &Worker) -> Box<Self> {
         worker.metrics.upstream_opened.one();
-        let leg = Leg::new(stream, worker.config().max_head_bytes, Rc::clone(&worker.buffers));
+        let (buffers, flushes) = (Rc::clone(&worker.buffers), Rc::clone(&worker.flushes));
+        let leg = Leg::new(stream, worker.config().max_head_bytes, buffers, flushes);
         Box::new(Self { leg, persistent: true, metrics: Arc::clone(&worker.metrics) })
     }
 

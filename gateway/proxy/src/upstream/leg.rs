@@ -5,7 +5,7 @@ use std::future::Future;
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
@@ -13,16 +13,17 @@ use bytes::BytesMut;
 use http::StatusCode;
 use http::response;
 use socket2::SockRef;
-use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
 use super::buffers::Buffers;
+use super::socket::Socket;
 use crate::error::Reason;
+use crate::flushes::Flushes;
 use crate::http::exchange::UploadBroken;
 use crate::http::outbound::Outbound;
 use crate::http1::Malformed;
 use crate::http1::body::{BodyReader, Piece};
-use crate::http1::outgoing::Outgoing;
 use crate::http1::response::HeadReader;
 use crate::http1::write::{BodyWriter, request_head};
 
@@ -38,10 +39,8 @@ const FLOOD: usize = 4;
 
 /// One open connection.
 pub(super) struct Leg {
-    stream: TcpStream,
-    buffers: Rc<Buffers>,
-    /// To be written.
-    out: Outgoing,
+    socket: Rc<Socket>,
+    flushes: Rc<Flushes>,
     body: BodyWriter,
     /// Read, and not taken yet.
     received: BytesMut,
@@ -49,13 +48,12 @@ pub(super) struct Leg {
     most_interim: usize,
     /// Bytes of interim responses to the request.
     interim: usize,
-    /// Whether a byte of the request was written, and of the response read.
-    wrote: bool,
+    /// Whether a byte of the response was read.
     read: bool,
     /// Whether the head was kept back for the beginning of its body.
     waited: bool,
-    /// Nothing more can be written. What the endpoint said before it stopped reading may still be read.
-    shut: bool,
+    /// Whether the request was left to the worker to be written.
+    left: bool,
 }
 
 /// Why there is no (more of a) response.
@@ -84,20 +82,23 @@ impl LegBroken {
 
 impl Leg {
     /// A connection that has carried nothing yet.
-    pub(super) fn new(stream: TcpStream, max_head_bytes: usize, buffers: Rc<Buffers>) -> Self {
+    pub(super) fn new(
+        stream: TcpStream,
+        max_head_bytes: usize,
+        buffers: Rc<Buffers>,
+        flushes: Rc<Flushes>,
+    ) -> Self {
         Self {
-            stream,
-            buffers,
-            out: Outgoing::default(),
+            socket: Rc::new(Socket::new(stream, buffers)),
+            flushes,
             body: BodyWriter::none(),
             received: BytesMut::new(),
             heads: HeadReader::new(max_head_bytes),
             most_interim: max_head_bytes.saturating_mul(FLOOD),
             interim: 0,
-            wrote: false,
             read: false,
             waited: false,
-            shut: false,
+            left: false,
         }
     }
 
@@ -112,24 +113,27 @@ impl Leg {
         has_body: bool,
     ) -> Result<(), Malformed> {
         self.body = if has_body { BodyWriter::of_request(&request.headers)? } else { BodyWriter::none() };
-        (self.interim, self.wrote, self.read, self.waited) = (0, false, false, false);
-        self.out.borrow(|| self.buffers.to_write());
-        request_head(request, endpoint, &mut self.out);
+        (self.interim, self.read, self.waited, self.left) = (0, false, false, false);
+        self.socket.begin();
+        let mut out = self.socket.out.borrow_mut();
+        out.borrow(|| self.socket.buffers.to_write());
+        request_head(request, endpoint, &mut out);
         Ok(())
     }
 
     /// Whether a byte of the request was written, and of the response read.
     pub(super) fn moved(&self) -> (bool, bool) {
-        (self.wrote, self.read)
+        (self.socket.wrote(), self.read)
     }
 
     /// Whether all of the request was written.
     pub(super) fn is_sent(&self) -> bool {
-        self.body.is_ended() && self.out.is_empty() && !self.shut
+        self.body.is_ended() && self.socket.out.borrow().is_empty() && !self.socket.is_shut()
     }
 
-    /// Writes the request, its body as it comes from `source`. Ready when all of it was written, or the endpoint takes no
-    /// more of it: that is no error, since it may have answered. A piece is asked for only when there is room for it.
+    /// Writes the request, its body as it comes from `source`. Ready when all of it was written, or left to the worker to be
+    /// written in this round, or the endpoint takes no more of it: that is no error, since it may have answered. A piece is
+    /// asked for only when there is room for it.
     ///
     /// # Errors
     /// If the body breaks off, or is not what its head says.
@@ -140,14 +144,20 @@ impl Leg {
     ) -> Poll<Result<(), UploadBroken>> {
         loop {
             let filled = self.poll_fill(cx, &mut source)?;
-            if filled.is_pending() && !self.wrote && !self.waited {
+            if filled.is_pending() && !self.socket.wrote() && !self.waited {
                 // What is here already of the body may have to be handed over in this very task.
                 self.waited = true;
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            ready!(self.poll_flush(cx));
-            if self.body.is_ended() || self.shut {
+            if self.body.is_ended() && !self.socket.wrote() && !self.left {
+                self.left = true;
+                self.socket.is_owned_by(cx);
+                self.flushes.leave(Rc::clone(&self.socket) as _);
+                return Poll::Ready(Ok(()));
+            }
+            ready!(self.socket.poll_flush(cx));
+            if self.body.is_ended() || self.socket.is_shut() {
                 return Poll::Ready(Ok(()));
             }
             ready!(filled);
@@ -160,37 +170,17 @@ impl Leg {
         cx: &mut Context<'_>,
         source: &mut impl FnMut(&mut Context<'_>) -> Poll<Result<Piece, UploadBroken>>,
     ) -> Result<Poll<()>, UploadBroken> {
-        while !self.body.is_ended() && !self.shut && self.out.has_room() {
+        while !self.body.is_ended() && !self.socket.is_shut() && self.socket.out.borrow().has_room() {
             let Poll::Ready(piece) = source(cx)? else { return Ok(Poll::Pending) };
-            self.out.borrow(|| self.buffers.to_write());
+            let mut out = self.socket.out.borrow_mut();
+            out.borrow(|| self.socket.buffers.to_write());
             let appended = match piece {
-                Piece::Data(data) => self.body.data(data, &mut self.out),
-                Piece::End(trailers) => self.body.end(trailers.as_deref(), &mut self.out),
+                Piece::Data(data) => self.body.data(data, &mut out),
+                Piece::End(trailers) => self.body.end(trailers.as_deref(), &mut out),
             };
             appended.map_err(|_| UploadBroken)?;
         }
         Ok(Poll::Ready(()))
-    }
-
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while !self.out.is_empty() && !self.shut {
-            let stream = Pin::new(&mut self.stream);
-            let written = match self.out.plain() {
-                Some(bytes) => stream.poll_write(cx, bytes),
-                None => stream.poll_write_vectored(cx, &self.out.slices()),
-            };
-            match ready!(written) {
-                Ok(written @ 1..) => {
-                    self.wrote = true;
-                    self.out.advance(written);
-                }
-                Ok(0) | Err(_) => self.shut = true,
-            }
-        }
-        if let Some(memory) = self.out.give_back() {
-            self.buffers.was_written(memory);
-        }
-        Poll::Ready(())
     }
 
     /// The head of the response; interim ones are read past.
@@ -245,10 +235,10 @@ impl Leg {
 
     fn poll_read(&mut self, cx: &mut Context<'_>, room: usize) -> Poll<Result<(), LegBroken>> {
         if self.received.capacity() == 0 {
-            self.received = self.buffers.to_read();
+            self.received = self.socket.buffers.to_read();
         }
         self.received.reserve(room);
-        let polled = pin!(self.stream.read_buf(&mut self.received)).poll(cx);
+        let polled = pin!(self.socket.stream.borrow_mut().read_buf(&mut self.received)).poll(cx);
         if polled.is_pending() {
             self.rest();
         }
@@ -265,7 +255,7 @@ impl Leg {
     /// Gives away the memory to read into, if there is nothing in it.
     pub(super) fn rest(&mut self) {
         if self.received.is_empty() && self.received.capacity() > 0 {
-            self.buffers.was_read(std::mem::take(&mut self.received));
+            self.socket.buffers.was_read(std::mem::take(&mut self.received));
         }
     }
 
@@ -275,17 +265,23 @@ impl Leg {
     pub(super) fn is_quiet(&self) -> bool {
         self.is_sent()
             && self.received.is_empty()
-            && matches!(self.stream.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+            && matches!(self.socket.stream.borrow().try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// The same, asked of the kernel: it may know more than the worker has been told. One system call, so only for
     /// requests that cannot be sent again.
     pub(super) fn is_quiet_to_the_kernel(&self) -> bool {
         let mut byte = [MaybeUninit::uninit()];
-        match SockRef::from(&self.stream).peek(&mut byte) {
+        match SockRef::from(&*self.socket.stream.borrow()).peek(&mut byte) {
             Err(error) => error.kind() == io::ErrorKind::WouldBlock,
             Ok(_) => false,
         }
+    }
+}
+
+impl Drop for Leg {
+    fn drop(&mut self) {
+        self.socket.discard();
     }
 }
 

@@ -1,6 +1,5 @@
 //! The way to an endpoint, split by decision: which connection ([`pool`], [`connect`]), how bytes go
-//! over it ([`leg`]), what became of one try
-//! ([`attempt`]), and whether there is another ([`retry`]).
+//! over it ([`leg`], and to its [`socket`]), what became of one try ([`attempt`]), and whether there is another ([`retry`]).
 
 mod attempt;
 mod buffers;
@@ -11,6 +10,7 @@ mod future_size;
 mod leg;
 mod pool;
 mod retry;
+mod socket;
 mod trial;
 
 pub(crate) use buffers::Buffers;

@@ -11,7 +11,7 @@ use crate::http1::framing::Framing;
 async fn open() -> (Leg, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-    (Leg::new(stream, 64, Rc::default()), listener.accept().await.unwrap().0)
+    (Leg::new(stream, 64, Rc::default(), Rc::default()), listener.accept().await.unwrap().0)
 }
 
 fn begin(leg: &mut Leg, request: http::request::Builder, has_body: bool) {
@@ -22,7 +22,9 @@ fn begin(leg: &mut Leg, request: http::request::Builder, has_body: bool) {
 async fn send(leg: &mut Leg, pieces: Vec<Piece>) -> Result<(), UploadBroken> {
     let mut pieces = pieces.into_iter();
     let mut next = |_: &mut Context<'_>| Poll::Ready(pieces.next().ok_or(UploadBroken));
-    poll_fn(|cx| leg.poll_send(cx, &mut next)).await
+    let sent = poll_fn(|cx| leg.poll_send(cx, &mut next)).await;
+    leg.flushes.flush();
+    sent
 }
 
 async fn exchange(leg: &mut Leg, endpoint: &mut TcpStream, answer: &[u8]) -> Result<String, LegBroken> {
@@ -52,7 +54,7 @@ async fn requests_go_one_after_the_other() {
         assert!(leg.is_quiet());
     }
     drop(endpoint);
-    leg.stream.readable().await.unwrap();
+    poll_fn(|cx| leg.socket.stream.borrow().poll_read_ready(cx)).await.unwrap();
     assert!(!leg.is_quiet());
 }
 
@@ -82,6 +84,8 @@ async fn the_beginning_of_a_body_goes_out_with_the_head() {
     let mut pieces = [Poll::Pending, Poll::Ready(Ok(Piece::Data(Bytes::from("hello"))))].into_iter();
     let mut next = |_: &mut Context<'_>| pieces.next().unwrap_or(Poll::Ready(Ok(Piece::End(None))));
     poll_fn(|cx| leg.poll_send(cx, &mut next)).await.unwrap();
+    assert!(!leg.is_sent(), "it was left to the worker");
+    leg.flushes.flush();
     assert!(leg.is_quiet());
     let mut request = vec![0; 100];
     let length = endpoint.read(&mut request).await.unwrap();
@@ -196,4 +200,16 @@ async fn a_reset_is_no_end_of_a_body() {
     drop(endpoint);
     let end = poll_fn(|cx| leg.poll_body(cx, &mut body)).await;
     assert!(matches!(end, Err(LegBroken::Reset(_))), "{end:?}");
+}
+
+#[tokio::test]
+async fn nothing_is_written_of_a_request_that_was_given_up() {
+    let (mut leg, mut endpoint) = open().await;
+    begin(&mut leg, Request::get("/a"), false);
+    let mut next = |_: &mut Context<'_>| Poll::Ready(Err(UploadBroken));
+    poll_fn(|cx| leg.poll_send(cx, &mut next)).await.unwrap();
+    let flushes = Rc::clone(&leg.flushes);
+    drop(leg);
+    flushes.flush();
+    assert_eq!(endpoint.read(&mut [0]).await.unwrap(), 0);
 }
