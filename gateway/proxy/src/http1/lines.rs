@@ -3,6 +3,8 @@
 //! It looks at each byte once, however the bytes come in; they are parsed when all of them are here. So an endpoint that
 //! sends a large head a byte at a time costs no more than one that sends it at once.
 
+use memchr::memchr;
+
 use super::Malformed;
 
 /// A search for the empty line, which goes on where it left off.
@@ -27,7 +29,7 @@ impl Lines {
         what: &'static str,
     ) -> Result<Option<usize>, Malformed> {
         let window = &bytes[..bytes.len().min(most)];
-        while let Some(offset) = window[self.seen..].iter().position(|byte| *byte == b'\n') {
+        while let Some(offset) = memchr(b'\n', &window[self.seen..]) {
             let feed = self.seen + offset;
             // httparse takes a lone LF for the end of a line, and has no option to do otherwise.
             if feed == self.line || window[feed - 1] != b'\r' {

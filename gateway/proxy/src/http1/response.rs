@@ -74,7 +74,8 @@ fn parse(head: Bytes) -> Result<Parts, Malformed> {
 
 /// The fields that were parsed out of `section`. Values share its memory.
 pub(super) fn collect(section: &Bytes, fields: &[Header<'_>]) -> Result<HeaderMap, Malformed> {
-    let mut headers = HeaderMap::with_capacity(fields.len());
+    // With room for what is added on the way (`Via`, a cookie), since to grow is to hash all of it again.
+    let mut headers = HeaderMap::with_capacity(fields.len() + 2);
     for field in fields {
         let name = HeaderName::from_bytes(field.name.as_bytes())
             .map_err(|_| Malformed::Syntax("the name of a field"))?;
