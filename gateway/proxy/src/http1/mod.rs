@@ -8,7 +8,10 @@
 pub(crate) mod answer;
 pub(crate) mod body;
 pub(crate) mod chunked;
+mod classes;
+mod fields;
 pub(crate) mod framing;
+mod known;
 mod lines;
 pub(crate) mod outgoing;
 pub(crate) mod request;

@@ -1,8 +1,9 @@
 //! The head of a client's request, read from raw bytes and strictly.
 //!
 //! A head is screened byte by byte as it comes, and line by line, so that a fault is known at the first byte that makes
-//! it one, however the bytes were cut on the way. Nothing is repaired: what two readers might understand differently is
-//! refused. What is sound is either plainly ordinary and becomes [`Parts`], or it is left to hyper with all its bytes.
+//! it one, however the bytes were cut on the way. Runs of bytes of which nothing can be told without the rest of their
+//! line are passed over many at a time. Nothing is repaired: what two readers might understand differently is refused.
+//! What is sound is either plainly ordinary and becomes [`Parts`], or it is left to hyper with all its bytes.
 //!
 //! There is no second parser behind the screen: the places it found are the ones that the head is made of. The types of
 //! the `http` crate check their bytes once more.
@@ -16,8 +17,10 @@ use std::ops::Range;
 use bytes::{Bytes, BytesMut};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
+use http::{HeaderMap, Method, Uri, Version};
 
+use super::classes::{is_target, text, token};
+use super::fields::{Field, Unfit, collect};
 use crate::error::{Failure, Reason};
 
 /// Longest request target that is taken, in bytes.
@@ -90,13 +93,6 @@ struct RequestLine {
     method: Range<usize>,
     target: Range<usize>,
     version: Version,
-}
-
-/// Where a field stands; its value without the white space around it.
-#[derive(Debug, Clone)]
-struct Field {
-    name: Range<usize>,
-    value: Range<usize>,
 }
 
 /// What a line that has ended was.
@@ -191,13 +187,9 @@ impl HeadReader {
 
     /// Looks at the bytes that are new; ready with the last line that matters.
     fn screen(&mut self, bytes: &[u8]) -> Result<Option<Line>, Failure> {
-        while let Some(byte) = bytes.get(self.at) {
-            if self.at >= self.limits.max_bytes {
-                return Err(self.too_large());
-            }
-            let ends_line = self.check_byte(*byte)?;
-            self.at += 1;
-            if ends_line {
+        let within = &bytes[..bytes.len().min(self.limits.max_bytes)];
+        while self.at < within.len() {
+            if self.pass(&within[self.at..])? {
                 let line = self.line..self.at - 2;
                 match self.end_line(bytes, line)? {
                     Line::OneOfMore => self.line = self.at,
@@ -205,10 +197,34 @@ impl HeadReader {
                 }
             }
         }
-        Ok(None)
+        if within.len() < bytes.len() { Err(self.too_large()) } else { Ok(None) }
     }
 
-    /// Checks what can be told of a byte without the rest of its line. Whether it ends the line.
+    /// Passes over the bytes that come next, as far as they are all alike. Whether they end the line.
+    fn pass(&mut self, rest: &[u8]) -> Result<bool, Failure> {
+        let run = if self.after_cr {
+            0
+        } else if self.in_method {
+            token(&rest[..rest.len().min(MAX_METHOD.saturating_sub(self.at - self.line))])
+        } else {
+            text(rest)
+        };
+        self.at += run;
+        match rest[run..] {
+            [] => Ok(false),
+            [b'\r', b'\n', ..] if !self.after_cr => {
+                self.at += 2;
+                Ok(true)
+            }
+            [byte, ..] => {
+                let ends_line = self.check_byte(byte)?;
+                self.at += 1;
+                Ok(ends_line)
+            }
+        }
+    }
+
+    /// Checks what can be told of a byte that ends a run, without the rest of its line. Whether it ends the line.
     fn check_byte(&mut self, byte: u8) -> Result<bool, Failure> {
         match byte {
             b'\n' if self.after_cr => {
@@ -219,9 +235,7 @@ impl HeadReader {
             _ if self.after_cr => return Err(bad("the head has a CR without LF")),
             b'\r' => self.after_cr = true,
             b' ' if self.in_method && self.at > self.line => self.in_method = false,
-            _ if self.in_method && !(is_token(byte) && self.at - self.line < MAX_METHOD) => {
-                return Err(bad("the method is not valid"));
-            }
+            _ if self.in_method => return Err(bad("the method is not valid")),
             b'\t' => {}
             0..=0x1f | 0x7f => return Err(bad("the head has a control character")),
             _ => {}
@@ -237,7 +251,8 @@ impl HeadReader {
             if self.fields.len() == self.limits.max_fields {
                 return Err(Failure::new(Reason::HeadersTooLarge, "the request has too many header fields"));
             }
-            self.fields.push(field(bytes, line)?);
+            let field = Field::read(bytes, line.clone()).ok_or_else(|| field_fault(&bytes[line]))?;
+            self.fields.push(field);
         } else if line.is_empty() {
             self.empty_lines += 1;
             if self.empty_lines > MAX_EMPTY_LINES {
@@ -284,16 +299,11 @@ impl HeadReader {
             .map_err(|_| bad("the request target is not valid"))?;
         parts.version = request_line.version;
         parts.headers = headers;
-        parts.headers.reserve(self.fields.len() + ADDED_FIELDS);
-        for field in &self.fields {
-            let name = HeaderName::from_bytes(&head[field.name.clone()])
-                .map_err(|_| bad("the name of a field is not valid"))?;
-            let value = HeaderValue::from_maybe_shared(head.slice(field.value.clone()))
-                .map_err(|_| bad("the value of a field is not valid"))?;
-            parts.headers.try_append(name, value).map_err(|_| {
-                Failure::new(Reason::HeadersTooLarge, "the request has too many header fields")
-            })?;
-        }
+        collect(head, &self.fields, ADDED_FIELDS, &mut parts.headers).map_err(|unfit| match unfit {
+            Unfit::Name => bad("the name of a field is not valid"),
+            Unfit::Value => bad("the value of a field is not valid"),
+            Unfit::Number => Failure::new(Reason::HeadersTooLarge, "the request has too many header fields"),
+        })?;
         Ok(parts)
     }
 }
@@ -301,44 +311,47 @@ impl HeadReader {
 /// Reads `method SP target SP version`, with exactly these two spaces.
 fn request_line(bytes: &[u8], line: Range<usize>) -> Result<RequestLine, Failure> {
     let text = &bytes[line.clone()];
-    let mut pieces = text.split(|byte| *byte == b' ');
-    let (Some(method), Some(target), Some(version), None) =
-        (pieces.next(), pieces.next(), pieces.next(), pieces.next())
-    else {
-        return Err(bad("the request line is not a method, a target and a version with one space between"));
+    let mut pieces = text.splitn(2, |byte| *byte == b' ');
+    let method = pieces.next().unwrap_or_default();
+    let rest = pieces.next().unwrap_or_default();
+    let (target, version) = match rest.strip_suffix(b" HTTP/1.1") {
+        Some(target) => (target, Version::HTTP_11),
+        None => (rest.strip_suffix(b" HTTP/1.0").unwrap_or_default(), Version::HTTP_10),
     };
-    let version = match version {
-        b"HTTP/1.1" => Version::HTTP_11,
-        b"HTTP/1.0" => Version::HTTP_10,
-        _ => return Err(bad("the version in the request line is neither HTTP/1.1 nor HTTP/1.0")),
-    };
-    if target.len() > MAX_TARGET {
-        return Err(target_too_long());
-    }
-    if target.is_empty() || !target.iter().all(|byte| is_of_target(*byte)) {
-        return Err(bad("the request target has a character that must be percent-encoded, or a fragment"));
+    if target.is_empty() || target.len() > MAX_TARGET || !is_target(target) {
+        return Err(request_line_fault(text));
     }
     let method = line.start..line.start + method.len();
     let target = method.end + 1..method.end + 1 + target.len();
     Ok(RequestLine { method, target, version })
 }
 
-/// Reads `name: value`.
-fn field(bytes: &[u8], line: Range<usize>) -> Result<Field, Failure> {
-    let text = &bytes[line.clone()];
-    if text.starts_with(b" ") || text.starts_with(b"\t") {
-        return Err(bad("a line of the head begins with white space"));
-    }
-    let Some(colon) = text.iter().position(|byte| *byte == b':') else {
-        return Err(bad("a field has no colon"));
+/// What is wrong with a request line.
+fn request_line_fault(text: &[u8]) -> Failure {
+    let mut pieces = text.split(|byte| *byte == b' ');
+    let (Some(_), Some(target), Some(version), None) =
+        (pieces.next(), pieces.next(), pieces.next(), pieces.next())
+    else {
+        return bad("the request line is not a method, a target and a version with one space between");
     };
-    if colon == 0 || !text[..colon].iter().all(|byte| is_token(*byte)) {
-        return Err(bad("the name of a field is not valid"));
+    if !matches!(version, b"HTTP/1.1" | b"HTTP/1.0") {
+        return bad("the version in the request line is neither HTTP/1.1 nor HTTP/1.0");
     }
-    let name = line.start..line.start + colon;
-    let value = text[colon + 1..].trim_ascii_start();
-    let start = line.end - value.len();
-    Ok(Field { name, value: start..start + value.trim_ascii_end().len() })
+    if target.len() > MAX_TARGET {
+        return target_too_long();
+    }
+    bad("the request target has a character that must be percent-encoded, or a fragment")
+}
+
+/// What is wrong with a line that is no field.
+fn field_fault(text: &[u8]) -> Failure {
+    if text.starts_with(b" ") || text.starts_with(b"\t") {
+        return bad("a line of the head begins with white space");
+    }
+    if !text.contains(&b':') {
+        return bad("a field has no colon");
+    }
+    bad("the name of a field is not valid")
 }
 
 fn target_too_long() -> Failure {
@@ -347,15 +360,4 @@ fn target_too_long() -> Failure {
 
 fn bad(message: &'static str) -> Failure {
     Failure::new(Reason::BadRequest, message)
-}
-
-/// Whether a byte may stand in a token: a method, or the name of a field (RFC 9110 section 5.6.2).
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
-}
-
-/// Whether a byte may stand in a request target (RFC 3986 section 2, without the `#` of a fragment). Brackets are let
-/// through in every place, because queries have them.
-fn is_of_target(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~:/?[]@!$&'()*+,;=%".contains(&byte)
 }

@@ -2,6 +2,7 @@
 
 use http::Version;
 
+use super::super::known::Known;
 use super::{Field, Framing, RequestLine, bad};
 use crate::error::{Failure, Reason};
 
@@ -42,7 +43,11 @@ struct Seen<'a> {
 pub(super) fn assess(bytes: &[u8], line: &RequestLine, fields: &[Field]) -> Result<Said, Failure> {
     let mut seen = Seen::default();
     for field in fields {
-        seen.note(&bytes[field.name.clone()], &bytes[field.value.clone()])?;
+        let value = &bytes[field.value.clone()];
+        match field.known {
+            Some(known) => seen.note(known, value)?,
+            None => check_spelling(&bytes[field.name.clone()])?,
+        }
     }
     let method = &bytes[line.method.clone()];
     let framing = seen.framing(line.version)?;
@@ -58,31 +63,20 @@ pub(super) fn assess(bytes: &[u8], line: &RequestLine, fields: &[Field]) -> Resu
 }
 
 impl<'a> Seen<'a> {
-    fn note(&mut self, name: &[u8], value: &'a [u8]) -> Result<(), Failure> {
-        let is = |word: &str| name.eq_ignore_ascii_case(word.as_bytes());
-        if is("host") {
-            self.hosts += 1;
-        } else if is("content-length") {
-            if self.length.replace(length(value)?).is_some() {
-                return Err(bad("the request has more than one content-length"));
+    fn note(&mut self, known: Known, value: &'a [u8]) -> Result<(), Failure> {
+        match known {
+            Known::Host => self.hosts += 1,
+            Known::ContentLength => {
+                once(&mut self.length, length(value)?, "the request has more than one content-length")?;
             }
-        } else if is("transfer-encoding") {
-            if self.coding.replace(value).is_some() {
-                return Err(bad("the request has more than one transfer-encoding"));
+            Known::TransferEncoding => {
+                once(&mut self.coding, value, "the request has more than one transfer-encoding")?;
             }
-        } else if is("connection") {
-            self.note_connection(value)?;
-        } else if is("authorization") {
-            self.authorizations += 1;
-        } else if is("cookie") {
-            self.has_cookie = true;
-        } else if is("expect") || is("upgrade") {
-            self.unordinary = true;
-        } else if is("content_length") || is("transfer_encoding") {
-            // Endpoints that turn names into variables (CGI and what came after it) cannot tell these from the real.
-            return Err(bad(
-                "a field looks like one that frames the body, but is spelled with an underscore",
-            ));
+            Known::Connection => self.note_connection(value)?,
+            Known::Authorization => self.authorizations += 1,
+            Known::Cookie => self.has_cookie = true,
+            Known::Expect | Known::Upgrade => self.unordinary = true,
+            _ => {}
         }
         Ok(())
     }
@@ -143,6 +137,20 @@ impl<'a> Seen<'a> {
         }
         Ok(())
     }
+}
+
+/// Takes what is said, unless something was said before.
+fn once<T>(slot: &mut Option<T>, said: T, otherwise: &'static str) -> Result<(), Failure> {
+    if slot.replace(said).is_some() { Err(bad(otherwise)) } else { Ok(()) }
+}
+
+/// Endpoints that turn names into variables (CGI and what came after it) cannot tell these from the real.
+fn check_spelling(name: &[u8]) -> Result<(), Failure> {
+    let is = |word: &str| name.eq_ignore_ascii_case(word.as_bytes());
+    if is("content_length") || is("transfer_encoding") {
+        return Err(bad("a field looks like one that frames the body, but is spelled with an underscore"));
+    }
+    Ok(())
 }
 
 /// Reads a length: digits alone, without leading zeros, so that there is one way to write it.
