@@ -6,15 +6,16 @@
 mod rewrite_host;
 mod strip_prefix;
 
-use http::request::Parts;
 use portolan_model::Filter;
 
+use crate::http::outbound::Outbound;
+
 /// Runs a rule's filters on a request, in their order.
-pub(crate) fn on_request(chain: &[Filter], request: &mut Parts) {
+pub(crate) fn on_request(chain: &[Filter], request: &mut Outbound) {
     for filter in chain {
         match filter {
             Filter::StripPrefix(prefix) => strip_prefix::apply_request(prefix, request),
-            Filter::RewriteHost(host) => rewrite_host::apply_request(host, request),
+            Filter::RewriteHost(host) => rewrite_host::apply_request(host, &mut request.parts),
         }
     }
 }

@@ -12,29 +12,36 @@
 //! framework can make links that lead back here.
 
 use http::header::Entry;
-use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Uri};
+use http::{HeaderMap, HeaderValue, Uri};
 
 use crate::http::headers::X_FORWARDED_PREFIX;
+use crate::http::outbound::Outbound;
 
 /// Takes the prefix off. A path that does not start with it stays as it is; the rule's match guarantees that it does.
-pub(super) fn apply_request(prefix: &str, request: &mut Parts) {
-    let Some(target) = request.uri.path_and_query() else { return };
-    let Some(rest) = target.as_str().strip_prefix(prefix) else { return };
-    let stripped = if rest.starts_with('/') {
-        PathAndQuery::try_from(rest)
+pub(super) fn apply_request(prefix: &str, request: &mut Outbound) {
+    let Some(rest) = request.target().strip_prefix(prefix) else { return };
+    if rest.starts_with('/') && !request.added.follows_proxy {
+        request.strip(prefix.len());
     } else {
-        PathAndQuery::try_from(format!("/{rest}"))
-    };
-    let Ok(stripped) = stripped else { return };
-    request.uri = Uri::from(stripped);
-    tell_prefix(prefix, request);
+        rewrite(prefix, request);
+    }
+}
+
+/// Makes the target anew: what is left of it needs a slash in front, or the prefix is to join what was told before.
+fn rewrite(prefix: &str, request: &mut Outbound) {
+    let rest = &request.target()[prefix.len()..];
+    let slash = if rest.starts_with('/') { "" } else { "/" };
+    let Ok(stripped) = PathAndQuery::try_from(format!("{slash}{rest}")) else { return };
+    let prefix = [request.prefix(), prefix].concat();
+    request.parts.uri = Uri::from(stripped);
+    request.unstrip();
+    tell_prefix(&prefix, &mut request.parts.headers);
 }
 
 /// Adds to what a trusted proxy took off before (that of others is gone by now).
-fn tell_prefix(prefix: &str, request: &mut Parts) {
-    match request.headers.entry(X_FORWARDED_PREFIX) {
+fn tell_prefix(prefix: &str, headers: &mut HeaderMap) {
+    match headers.entry(X_FORWARDED_PREFIX) {
         Entry::Vacant(vacant) => {
             if let Ok(value) = HeaderValue::from_str(prefix) {
                 vacant.insert(value);
@@ -53,6 +60,26 @@ fn tell_prefix(prefix: &str, request: &mut Parts) {
 mod tests {
     use super::*;
 
+    /// The target and the prefix that an endpoint gets to see.
+    fn stripped(sent: &str, prefixes: &[&str], before: Option<&'static str>) -> (String, Option<String>) {
+        let mut request = Outbound::from(http::Request::builder().uri(sent).body(()).unwrap().into_parts().0);
+        if let Some(before) = before {
+            request.parts.headers.insert(X_FORWARDED_PREFIX, HeaderValue::from_static(before));
+            request.added.follows_proxy = true;
+        }
+        for prefix in prefixes {
+            apply_request(prefix, &mut request);
+        }
+        let mut beside = Vec::new();
+        request.write_added(&mut beside);
+        let beside = String::from_utf8(beside).unwrap();
+        let line = beside.strip_prefix("x-forwarded-prefix: ").map(|line| line.trim_end().to_owned());
+        let field = request.parts.headers.get(X_FORWARDED_PREFIX);
+        let field = field.map(|value| value.to_str().unwrap().to_owned());
+        assert!(line.is_none() || field.is_none(), "told once");
+        (request.target().to_owned(), line.or(field))
+    }
+
     #[test]
     fn what_is_left_starts_with_a_slash_and_keeps_its_query() {
         for (sent, expected) in [
@@ -62,19 +89,26 @@ mod tests {
             ("/orders/7?x=/orders", "/7?x=/orders"),
             ("/orders?x", "/?x"),
             ("/orders//7", "//7"),
-            ("/other", "/other"),
         ] {
-            let mut parts = http::Request::builder().uri(sent).body(()).unwrap().into_parts().0;
-            apply_request("/orders", &mut parts);
-            assert_eq!(parts.uri, expected, "{sent}");
+            let told = Some("/orders".to_owned());
+            assert_eq!(stripped(sent, &["/orders"], None), (expected.to_owned(), told), "{sent}");
         }
+        assert_eq!(stripped("/other", &["/orders"], None), ("/other".to_owned(), None));
     }
 
     #[test]
     fn prefixes_add_up() {
-        let request = http::Request::builder().uri("/orders/7").header("x-forwarded-prefix", "/eu/");
-        let mut parts = request.body(()).unwrap().into_parts().0;
-        apply_request("/orders", &mut parts);
-        assert_eq!(parts.headers["x-forwarded-prefix"], "/eu/orders");
+        for (sent, prefixes, before, target, told) in [
+            ("/orders/7", &["/orders"][..], Some("/eu/"), "/7", "/eu/orders"),
+            ("/eu/orders/7", &["/eu", "/orders"], None, "/7", "/eu/orders"),
+            ("/eu/orders", &["/eu", "/orders"], None, "/", "/eu/orders"),
+            ("/eu/orders?x", &["/eu", "/orders"], Some("/world"), "/?x", "/world/eu/orders"),
+        ] {
+            assert_eq!(
+                stripped(sent, prefixes, before),
+                (target.to_owned(), Some(told.to_owned())),
+                "{sent}"
+            );
+        }
     }
 }

@@ -12,7 +12,6 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderValue;
 use http::request::Parts;
 use http_body::{Body as _, Frame};
 use portolan_model::Timeouts;
@@ -21,7 +20,9 @@ use tokio::time::Instant;
 use crate::error::Reason;
 use crate::http::body::Download;
 use crate::http::client_body::ClientBody;
-use crate::http::headers::{clean_trailers, new_request_id};
+use crate::http::headers::clean_trailers;
+use crate::http::request_id::RequestId;
+use crate::http::survey::Values;
 use crate::http1::body::Piece;
 use crate::listener::Client;
 use crate::telemetry::{Record, Series};
@@ -97,9 +98,9 @@ pub(crate) struct InFlight {
 
 impl InFlight {
     /// Begins with a request that has just come in.
-    pub(crate) fn begin(client: Rc<Client>, parts: &Parts, body: ClientBody) -> Self {
+    pub(crate) fn begin(client: Rc<Client>, parts: &Parts, values: &Values<'_>, body: ClientBody) -> Self {
         let worker = client.worker();
-        let record = Record::open(Rc::clone(worker), parts, client.peer.address);
+        let record = Record::open(Rc::clone(worker), parts, values, client.peer.address);
         let empty = body.is_end_stream();
         let exchange = Rc::new(Exchange {
             since: Cell::new(record.started),
@@ -173,10 +174,10 @@ impl Exchange {
     }
 
     /// The request's id: the one that its head was given, or, if it failed before, one made now and told in its record.
-    pub(crate) fn request_id(&self) -> HeaderValue {
+    pub(crate) fn request_id(&self) -> RequestId {
         match self.record.borrow_mut().as_mut() {
-            Some(record) => record.request_id.get_or_insert_with(new_request_id).clone(),
-            None => new_request_id(),
+            Some(record) => record.request_id.get_or_insert_with(RequestId::new).clone(),
+            None => RequestId::new(),
         }
     }
 

@@ -7,14 +7,14 @@ use std::cell::RefCell;
 use std::net::IpAddr;
 use std::rc::Rc;
 
-use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 use portolan_model::Protocol;
 
-use super::outbound::Added;
+use super::outbound::{Added, Outbound};
 use super::request::Target;
+use super::request_id::RequestId;
 use super::strangers::is_for_proxies;
-use super::survey::{Known, Survey};
+use super::survey::{Known, Set, Survey};
 use super::trailers;
 use crate::config::LiveConfig;
 
@@ -161,15 +161,16 @@ impl Signature {
     }
 }
 
-/// Makes the head of a client's request one for an endpoint; gives what is to be said beside it.
+/// Makes the head of a client's request one for an endpoint.
 pub(crate) fn prepare_request(
-    parts: &mut Parts,
+    request: &mut Outbound,
     survey: &Survey,
     has_body: bool,
     peer: &Peer,
     target: &Target,
     signature: Option<&Signature>,
-) -> Added {
+) {
+    let parts = &mut request.parts;
     let takes_trailers = survey.has(Known::Te) && accepts_trailers(&parts.headers);
     remove_hop_by_hop(&mut parts.headers, survey);
     if survey.has(Known::Expect) {
@@ -202,15 +203,13 @@ pub(crate) fn prepare_request(
     let headers = &mut parts.headers;
     if peer.trusted {
         add_to_forwarded(headers, peer, target);
-        let request_id = headers.remove(X_REQUEST_ID).unwrap_or_else(new_request_id);
-        return Added { lines: None, via, request_id: Some(request_id) };
+        let request_id = headers.remove(X_REQUEST_ID).map_or_else(RequestId::new, RequestId::Given);
+        request.added = Added { lines: None, via, request_id: Some(request_id), follows_proxy: true };
+        return;
     }
-    for (known, name) in VOUCHED_FOR {
-        if survey.has(known) {
-            headers.remove(name);
-        }
-    }
-    Added { lines: Some(peer.lines(target)), via, request_id: Some(new_request_id()) }
+    VOUCHED_FOR.remove_from(headers, survey);
+    let (lines, request_id) = (Some(peer.lines(target)), Some(RequestId::new()));
+    request.added = Added { lines, via, request_id, follows_proxy: false };
 }
 
 /// Makes the head of an endpoint's response one for the client.
@@ -234,14 +233,33 @@ fn remove_hop_by_hop(headers: &mut HeaderMap, survey: &Survey) {
         }
         headers.remove(header::CONNECTION);
     }
-    for (known, name) in HOP_BY_HOP {
-        if survey.has(known) {
-            headers.remove(name);
+    HOP_BY_HOP.remove_from(headers, survey);
+}
+
+/// Fields that are removed together. Most heads have none of them, which is told by one look at the survey.
+struct Fields<const N: usize> {
+    any: Set,
+    each: [(Known, HeaderName); N],
+}
+
+impl<const N: usize> Fields<N> {
+    const fn new(each: [(Known, HeaderName); N]) -> Self {
+        Self { any: Set::of(&each), each }
+    }
+
+    fn remove_from(&self, headers: &mut HeaderMap, survey: &Survey) {
+        if !survey.has_any(self.any) {
+            return;
+        }
+        for (known, name) in &self.each {
+            if survey.has(*known) {
+                headers.remove(name);
+            }
         }
     }
 }
 
-const HOP_BY_HOP: [(Known, HeaderName); 8] = [
+static HOP_BY_HOP: Fields<8> = Fields::new([
     (Known::KeepAlive, KEEP_ALIVE),
     (Known::ProxyConnection, PROXY_CONNECTION),
     (Known::Http2Settings, HTTP2_SETTINGS),
@@ -250,7 +268,7 @@ const HOP_BY_HOP: [(Known, HeaderName); 8] = [
     (Known::Upgrade, header::UPGRADE),
     (Known::ProxyAuthorization, header::PROXY_AUTHORIZATION),
     (Known::ProxyAuthenticate, header::PROXY_AUTHENTICATE),
-];
+]);
 
 /// Takes out of trailers what has no place there: what is meant for one hop, and what this gateway vouches for in the
 /// head, where an endpoint might join the two.
@@ -305,14 +323,14 @@ fn join_cookies(headers: &mut HeaderMap) {
 }
 
 /// What this gateway tells of the client by itself: from anyone who is not trusted it is no news.
-const VOUCHED_FOR: [(Known, HeaderName); 6] = [
+static VOUCHED_FOR: Fields<6> = Fields::new([
     (Known::Forwarded, header::FORWARDED),
     (Known::XForwardedFor, X_FORWARDED_FOR),
     (Known::XForwardedHost, X_FORWARDED_HOST),
     (Known::XForwardedPort, X_FORWARDED_PORT),
     (Known::XForwardedProto, X_FORWARDED_PROTO),
     (Known::XRequestId, X_REQUEST_ID),
-];
+]);
 
 /// Tells the endpoint who asked for what, after what a trusted peer said of it.
 fn add_to_forwarded(headers: &mut HeaderMap, peer: &Peer, target: &Target) {
@@ -379,17 +397,6 @@ fn append_to_list(headers: &mut HeaderMap, name: HeaderName, last: &HeaderValue)
     list.extend_from_slice(last.as_bytes());
     let value = HeaderValue::from_bytes(&list).unwrap_or_else(|_| last.clone());
     headers.insert(name, value);
-}
-
-/// A new request id: 32 hexadecimal digits.
-pub(crate) fn new_request_id() -> HeaderValue {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut text = [0; 32];
-    for (pair, byte) in text.chunks_exact_mut(2).zip(fastrand::u128(..).to_le_bytes()) {
-        pair[0] = DIGITS[usize::from(byte >> 4)];
-        pair[1] = DIGITS[usize::from(byte & 0xf)];
-    }
-    HeaderValue::from_bytes(&text).expect("hexadecimal digits are a valid field value")
 }
 
 #[cfg(test)]

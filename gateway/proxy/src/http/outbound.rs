@@ -6,11 +6,16 @@ use std::rc::Rc;
 use http::HeaderValue;
 use http::request::Parts;
 
+use super::request_id::RequestId;
+
 /// The client's head, made fit for an endpoint, and what the gateway says beside it.
 #[derive(Debug, Clone)]
 pub(crate) struct Outbound {
     pub(crate) parts: Parts,
     pub(crate) added: Added,
+    /// The length of what was taken off the path's beginning. It is in the path still, since it is told to the endpoint,
+    /// and a path that is cut would be made anew.
+    stripped: usize,
 }
 
 /// Fields that the gateway adds. Problem: each field that goes into a map is hashed and makes the map grow, only to be
@@ -21,30 +26,69 @@ pub(crate) struct Added {
     /// Whole lines, each with its end.
     pub(crate) lines: Option<Rc<[u8]>>,
     pub(crate) via: Option<HeaderValue>,
-    pub(crate) request_id: Option<HeaderValue>,
+    pub(crate) request_id: Option<RequestId>,
+    /// Whether the map may have what a proxy before this one said, and ours is to join it there.
+    pub(crate) follows_proxy: bool,
 }
 
-impl Added {
-    /// Appends the fields as HTTP/1.1 writes them.
-    pub(crate) fn write(&self, out: &mut Vec<u8>) {
-        if let Some(lines) = &self.lines {
-            out.extend_from_slice(lines);
-        }
-        for (name, value) in [(&b"via: "[..], &self.via), (b"x-request-id: ", &self.request_id)] {
-            if let Some(value) = value {
-                out.extend_from_slice(name);
-                out.extend_from_slice(value.as_bytes());
-                out.extend_from_slice(b"\r\n");
+impl From<Parts> for Outbound {
+    /// Nothing added.
+    fn from(parts: Parts) -> Self {
+        Self { parts, added: Added::default(), stripped: 0 }
+    }
+}
+
+impl Outbound {
+    /// The path that the endpoint is asked for, with the query.
+    pub(crate) fn target(&self) -> &str {
+        self.whole_target().get(self.stripped..).unwrap_or("/")
+    }
+
+    /// What was taken off the path's beginning, and is to be told beside the fields of the map.
+    pub(crate) fn prefix(&self) -> &str {
+        self.whole_target().get(..self.stripped).unwrap_or_default()
+    }
+
+    fn whole_target(&self) -> &str {
+        self.parts.uri.path_and_query().map_or("/", |target| target.as_str())
+    }
+
+    /// Takes so much more off the path's beginning. What is left is to begin with a slash.
+    pub(crate) fn strip(&mut self, length: usize) {
+        self.stripped += length;
+    }
+
+    /// Nothing is taken off any more.
+    pub(crate) fn unstrip(&mut self) {
+        self.stripped = 0;
+    }
+
+    /// Appends the fields that are not in the map, as HTTP/1.1 writes them.
+    pub(crate) fn write_added(&self, out: &mut Vec<u8>) {
+        self.added.write(out);
+        if self.stripped > 0 {
+            for piece in [b"x-forwarded-prefix: ", self.prefix().as_bytes(), b"\r\n"] {
+                out.extend_from_slice(piece);
             }
         }
     }
 }
 
-#[cfg(test)]
-impl From<Parts> for Outbound {
-    /// Nothing added.
-    fn from(parts: Parts) -> Self {
-        Self { parts, added: Added::default() }
+impl Added {
+    fn write(&self, out: &mut Vec<u8>) {
+        if let Some(lines) = &self.lines {
+            out.extend_from_slice(lines);
+        }
+        if let Some(via) = &self.via {
+            for piece in [b"via: ", via.as_bytes(), b"\r\n"] {
+                out.extend_from_slice(piece);
+            }
+        }
+        if let Some(id) = &self.request_id {
+            out.extend_from_slice(b"x-request-id: ");
+            id.write(out);
+            out.extend_from_slice(b"\r\n");
+        }
     }
 }
 

@@ -26,15 +26,27 @@ use crate::upstream;
 /// and closes the upstream connection.
 pub(crate) async fn forward(client: Rc<Client>, request: Request<ClientBody>) -> Response<Body> {
     let (parts, body) = request.into_parts();
-    let in_flight = InFlight::begin(client, &parts, body);
+    let (survey, values) = Survey::with_values(&parts.headers);
+    let in_flight = InFlight::begin(client, &parts, &values, body);
     let exchange = Rc::clone(in_flight.exchange());
-    let manner = respond::Manner::of(&parts, exchange.has_upload());
+    let manner = respond::Manner::of(parts.version, &values, exchange.has_upload());
+    let host = values.host.cloned();
+    let mut request = Outbound::from(parts);
 
-    let mut response = match answer(&exchange, parts).await {
+    // The table is read once, so that the whole request sees one generation.
+    let table = exchange.client.worker().table();
+    let answer = match decide(&exchange, &table, &mut request, host, &survey) {
+        Ok(Decision::Send(to)) => to.send(&exchange, &request).await,
+        Ok(Decision::Answer(response)) => Ok(Answer::Ourselves(response)),
+        Err(failure) => Err(failure),
+    };
+    exchange.client.worker().spare_headers.give(request.parts.headers);
+
+    let mut response = match answer {
         Ok(Answer::Upstream(sent, affinity)) => relay(in_flight, sent, &affinity),
         Ok(Answer::Ourselves(response)) => own(in_flight, response, None),
         Err(failure) => {
-            let response = respond::failure(&failure, manner, exchange.request_id());
+            let response = respond::failure(&failure, manner, &exchange.request_id());
             own(in_flight, response, Some(failure.reason))
         }
     };
@@ -45,26 +57,55 @@ pub(crate) async fn forward(client: Rc<Client>, request: Request<ClientBody>) ->
     response
 }
 
-/// Who answers.
+/// Who is to answer.
+enum Decision<'a> {
+    Send(Destination<'a>),
+    Answer(Response<Body>),
+}
+
+/// Where a request goes.
+struct Destination<'a> {
+    cluster: &'a Arc<Cluster>,
+    affinity: Affinity,
+    key: Option<affinity::Key>,
+}
+
+/// Who has answered.
 enum Answer {
     Upstream(upstream::Sent, Affinity),
     Ourselves(Response<Body>),
 }
 
-async fn answer(exchange: &Rc<Exchange>, mut parts: Parts) -> Result<Answer, Failure> {
+impl Destination<'_> {
+    /// Gets an endpoint's response, at the first attempt or a later one.
+    async fn send(self, exchange: &Rc<Exchange>, request: &Outbound) -> Result<Answer, Failure> {
+        let key = self.key.as_ref().map(affinity::Key::as_key);
+        let sent = upstream::send(exchange, self.cluster, key, request).await?;
+        Ok(Answer::Upstream(sent, self.affinity))
+    }
+}
+
+/// Reads what is asked, finds who answers it, and makes the request one for an endpoint.
+fn decide<'a>(
+    exchange: &Exchange,
+    table: &'a RoutingTable,
+    request: &mut Outbound,
+    host: Option<HeaderValue>,
+    survey: &Survey,
+) -> Result<Decision<'a>, Failure> {
     let client = &exchange.client;
     let worker = client.worker();
     let live = worker.live();
 
     // 1. What is asked, in one unambiguous form.
+    let parts = &mut request.parts;
     if parts.version == Version::HTTP_2 {
         client.speaks_http2();
     }
-    let survey = Survey::of(&parts.headers);
-    request::check_size(&parts, &survey, worker.config().max_head_bytes)?;
+    request::check_size(parts, survey, worker.config().max_head_bytes)?;
     let role = client.listening.listener.role;
-    let target = match request::normalise(&mut parts, &survey, role, &live)? {
-        Asked::Answer => return Ok(Answer::Ourselves(respond::ourselves(&parts))),
+    let target = match request::normalise(parts, host, survey, role, &live)? {
+        Asked::Answer => return Ok(Decision::Answer(respond::ourselves(parts))),
         Asked::Forward(target) => target,
     };
     let signature = live.via.then_some(worker.signature());
@@ -72,10 +113,9 @@ async fn answer(exchange: &Rc<Exchange>, mut parts: Parts) -> Result<Answer, Fai
         return Err(Failure::new(Reason::LoopDetected, "the request has passed this gateway before"));
     }
 
-    // 2. Which rule and cluster answer it. The table is read once, so that the whole request sees one generation.
-    let table = worker.table();
+    // 2. Which rule and cluster answer it.
     exchange.note(|record| record.generation = table.generation());
-    let rule = find(&table, client, &parts, &target)?;
+    let rule = find(table, client, parts, &target)?;
     let cluster = rule.backend(worker.random()).ok_or_else(no_backend)?;
     exchange.routed(worker.series(rule, cluster));
 
@@ -84,17 +124,13 @@ async fn answer(exchange: &Rc<Exchange>, mut parts: Parts) -> Result<Answer, Fai
     let client_address = client.peer.client(&parts.headers, &live);
     let key = affinity::Key::read(&affinity, client_address, &parts.headers);
     let has_body = exchange.has_upload();
-    let added = headers::prepare_request(&mut parts, &survey, has_body, &client.peer, &target, signature);
+    headers::prepare_request(request, survey, has_body, &client.peer, &target, signature);
     exchange.note(|record| {
         record.client = client_address;
-        record.request_id = added.request_id.clone();
+        record.request_id = request.added.request_id.clone();
     });
-    filters::on_request(&rule.filters, &mut parts);
-    let request = Outbound { parts, added };
-
-    // 4. An endpoint's response, at the first attempt or a later one.
-    let sent = upstream::send(exchange, cluster, key.as_ref().map(affinity::Key::as_key), &request).await?;
-    Ok(Answer::Upstream(sent, affinity))
+    filters::on_request(&rule.filters, request);
+    Ok(Decision::Send(Destination { cluster, affinity, key }))
 }
 
 fn find<'a>(

@@ -63,19 +63,21 @@ impl Target {
     }
 }
 
-/// Checks the head of a request and brings it into one form: an origin-form target, and exactly one `Host` (or none,
-/// from an HTTP/1.0 client).
+/// Checks the head of a request, with this `host` among its fields, and brings it into one form: an origin-form target,
+/// and exactly one `Host` (or none, from an HTTP/1.0 client).
 ///
 /// # Errors
 /// Says what is wrong with the request.
 pub(crate) fn normalise(
     parts: &mut Parts,
+    host: Option<HeaderValue>,
     survey: &Survey,
     role: Role,
     live: &LiveConfig,
 ) -> Result<Asked, Failure> {
     check_head(parts, survey, live)?;
-    let authority = authority(parts, survey, role)?;
+    once(survey, Known::Host, &header::HOST)?;
+    let authority = authority(parts, host, role)?;
     let target = target(authority)?;
     if parts.uri.path() == "*" {
         return if parts.method == Method::OPTIONS {
@@ -116,7 +118,9 @@ fn check_head(parts: &Parts, survey: &Survey, live: &LiveConfig) -> Result<(), F
     if parts.uri.path_and_query().is_some_and(|target| target.as_str().len() > MAX_TARGET) {
         return Err(Failure::new(Reason::TargetTooLong, "the request target is too long"));
     }
-    if let Some(coding) = single(&parts.headers, survey, Known::TransferEncoding, &header::TRANSFER_ENCODING)?
+    once(survey, Known::TransferEncoding, &header::TRANSFER_ENCODING)?;
+    if survey.has(Known::TransferEncoding)
+        && let Some(coding) = parts.headers.get(header::TRANSFER_ENCODING)
         && !coding.as_bytes().eq_ignore_ascii_case(b"chunked")
     {
         return Err(Failure::new(
@@ -151,8 +155,11 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
 
 /// The one authority that the request names, as `Host` in the head; the target is in origin form afterwards.
 /// Also, whether the target came in absolute form.
-fn authority(parts: &mut Parts, survey: &Survey, role: Role) -> Result<(Option<HeaderValue>, bool), Failure> {
-    let host = single(&parts.headers, survey, Known::Host, &header::HOST)?.cloned();
+fn authority(
+    parts: &mut Parts,
+    host: Option<HeaderValue>,
+    role: Role,
+) -> Result<(Option<HeaderValue>, bool), Failure> {
     if parts.uri.authority().is_none() {
         return match host {
             None if parts.version == Version::HTTP_11 => Err(bad("the request has no Host")),
@@ -211,61 +218,90 @@ fn target((authority, is_absolute): (Option<HeaderValue>, bool)) -> Result<Targe
     let Some(authority) = authority else {
         return Ok(Target { authority: None, host: Host::AsSent(0), port: None, is_absolute });
     };
-    let text = authority.to_str().map_err(|_| bad("the host is not valid"))?;
-    let (host, port) = split(text).ok_or_else(|| bad("the host is not valid"))?;
-    let host = if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        Host::Lowered(host.to_ascii_lowercase())
-    } else {
-        Host::AsSent(host.len())
-    };
+    let (host, port) = split(authority.as_bytes()).ok_or_else(|| bad("the host is not valid"))?;
     Ok(Target { authority: Some(authority), host, port, is_absolute })
 }
 
-/// Splits `host[:port]`, the host without its trailing dot. `None` if it is not valid.
-fn split(authority: &str) -> Option<(&str, Option<u16>)> {
-    let (host, rest) = if authority.starts_with('[') {
-        let end = authority.find(']')? + 1;
-        let (host, rest) = authority.split_at(end);
-        host.get(1..host.len() - 1)?.parse::<Ipv6Addr>().ok()?;
-        (host, rest)
-    } else {
-        let end = authority.find(':').unwrap_or(authority.len());
-        let (host, rest) = authority.split_at(end);
-        (name(host)?, rest)
-    };
-    let port = match rest.strip_prefix(':') {
-        None if rest.is_empty() => None,
-        None => return None,
-        Some("") => None,
-        Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
-            Some(digits.parse().ok().filter(|port| *port != 0)?)
+/// Reads `host[:port]`. `None` if it is not valid.
+fn split(authority: &[u8]) -> Option<(Host, Option<u16>)> {
+    let (host, rest) = if authority.starts_with(b"[") { address(authority)? } else { name(authority)? };
+    let port = match rest {
+        [] | [b':'] => None,
+        [b':', digits @ ..] if digits.iter().all(u8::is_ascii_digit) => {
+            Some(std::str::from_utf8(digits).ok()?.parse().ok().filter(|port| *port != 0)?)
         }
-        Some(_) => return None,
+        _ => return None,
     };
     Some((host, port))
 }
 
-fn name(host: &str) -> Option<&str> {
-    let host = host.strip_suffix('.').unwrap_or(host);
-    let sound = !host.is_empty()
-        && host.len() <= 253
-        && !host.starts_with('.')
-        && !host.contains("..")
-        && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'));
-    sound.then_some(host)
+/// Reads an IPv6 address in brackets; gives what follows it.
+fn address(authority: &[u8]) -> Option<(Host, &[u8])> {
+    let end = authority.iter().position(|byte| *byte == b']')?;
+    let (host, rest) = authority.split_at(end + 1);
+    let text = std::str::from_utf8(host).ok()?;
+    text.get(1..end)?.parse::<Ipv6Addr>().ok()?;
+    Some((host_of(text, text.bytes().any(|byte| byte.is_ascii_uppercase())), rest))
 }
 
-/// The value of a field that may stand only once.
-fn single<'a>(
-    headers: &'a HeaderMap,
-    survey: &Survey,
-    known: Known,
-    name: &header::HeaderName,
-) -> Result<Option<&'a HeaderValue>, Failure> {
+/// Reads a name in one walk; gives what follows it. Its trailing dot is no part of the host.
+fn name(authority: &[u8]) -> Option<(Host, &[u8])> {
+    let (mut length, mut seen) = (0, 0);
+    // As if behind a dot: a name cannot begin with one, nor can two follow each other.
+    let mut before = OF_NAME_DOT;
+    for byte in authority {
+        let class = OF_NAME[usize::from(*byte)];
+        if class == 0 {
+            break;
+        }
+        if class & before & OF_NAME_DOT != 0 {
+            return None;
+        }
+        seen |= class;
+        before = class;
+        length += 1;
+    }
+    let (name, rest) = authority.split_at(length);
+    let host = name.strip_suffix(b".").unwrap_or(name);
+    if host.is_empty() || host.len() > 253 {
+        return None;
+    }
+    let is_lower = seen & OF_NAME_UPPER == 0;
+    let host =
+        if is_lower { Host::AsSent(host.len()) } else { host_of(std::str::from_utf8(host).ok()?, true) };
+    Some((host, rest))
+}
+
+fn host_of(text: &str, has_upper: bool) -> Host {
+    if has_upper { Host::Lowered(text.to_ascii_lowercase()) } else { Host::AsSent(text.len()) }
+}
+
+const OF_NAME_PLAIN: u8 = 1;
+const OF_NAME_UPPER: u8 = 2;
+const OF_NAME_DOT: u8 = 4;
+
+/// What each byte is in the name of a host; 0 where it has no place there.
+const OF_NAME: [u8; 256] = {
+    let mut classes = [0; 256];
+    let mut byte = 0;
+    while byte < classes.len() {
+        classes[byte] = match byte as u8 {
+            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => OF_NAME_PLAIN,
+            b'A'..=b'Z' => OF_NAME_UPPER,
+            b'.' => OF_NAME_DOT,
+            _ => 0,
+        };
+        byte += 1;
+    }
+    classes
+};
+
+/// A field that may stand only once does.
+fn once(survey: &Survey, known: Known, name: &header::HeaderName) -> Result<(), Failure> {
     if survey.repeats(known) {
         return Err(bad(format!("the request has more than one {name}")));
     }
-    Ok(if survey.has(known) { headers.get(name) } else { None })
+    Ok(())
 }
 
 /// What is wrong with a path: it must start with a slash, and must mean the same to everyone who reads it. A dot
@@ -275,6 +311,13 @@ pub(crate) fn path_fault(path: &str) -> Option<&'static str> {
     if !path.starts_with('/') {
         return Some("the path must start with a slash");
     }
+    // Most paths have nothing of what may be a fault. That is told soonest without a branch for each byte.
+    let may_be_fault = |byte: u8| !byte.is_ascii() | (byte == b'\\') | (byte == b'%') | (byte == b'.');
+    let suspicious = path.bytes().fold(false, |suspicious, byte| suspicious | may_be_fault(byte));
+    if suspicious { fault_of_characters(path) } else { None }
+}
+
+fn fault_of_characters(path: &str) -> Option<&'static str> {
     let mut suspicious = false;
     let mut previous = b'/';
     for byte in path.bytes() {

@@ -6,7 +6,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version, he
 use serde::Serialize;
 
 use super::body::Body;
-use super::headers::{X_REQUEST_ID, new_request_id};
+use super::headers::X_REQUEST_ID;
+use super::request_id::RequestId;
+use super::survey::Values;
 use crate::error::{Failure, Reason};
 
 /// Says why the gateway itself answered.
@@ -38,9 +40,9 @@ struct Told<'a> {
 }
 
 impl Manner {
-    /// Reads it from a request.
-    pub(crate) fn of(parts: &Parts, has_body: bool) -> Self {
-        Self { form: form(&parts.headers), version: parts.version, has_body }
+    /// Reads it from a request of this version with these values.
+    pub(crate) fn of(version: Version, values: &Values<'_>, has_body: bool) -> Self {
+        Self { form: form(values), version, has_body }
     }
 
     /// The version of HTTP that the client speaks.
@@ -103,19 +105,19 @@ fn grpc_status(status: StatusCode) -> u8 {
 }
 
 /// The answer to a request that failed here.
-pub(crate) fn failure(failure: &Failure, manner: Manner, request_id: HeaderValue) -> Response<Body> {
+pub(crate) fn failure(failure: &Failure, manner: Manner, request_id: &RequestId) -> Response<Body> {
     let status = status(failure.reason);
     let mut response = match manner.form {
         Form::Grpc => grpc(failure, status),
         Form::Text => text(failure),
-        Form::Json => json(failure, status, &request_id),
+        Form::Json => json(failure, status, request_id),
     };
     if manner.form != Form::Grpc {
         *response.status_mut() = status;
     }
     let headers = response.headers_mut();
     headers.insert(X_PORTOLAN_REASON, HeaderValue::from_static(failure.reason.as_str()));
-    headers.insert(X_REQUEST_ID, request_id);
+    headers.insert(X_REQUEST_ID, request_id.as_value());
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if failure.reason == Reason::MethodNotAllowed {
         headers
@@ -131,7 +133,7 @@ pub(crate) fn failure(failure: &Failure, manner: Manner, request_id: HeaderValue
 /// The answer to a head that did not become a request, as HTTP/1.1 writes it; the connection closes behind it.
 pub(crate) fn refusal(refused: &Failure) -> Bytes {
     let manner = Manner { form: Form::Json, version: Version::HTTP_11, has_body: true };
-    let response = failure(refused, manner, new_request_id());
+    let response = failure(refused, manner, &RequestId::new());
     let Body::Own(body) = response.body() else { return Bytes::new() };
     let status = response.status();
     let mut written = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n", body.len()).into_bytes();
@@ -163,22 +165,23 @@ pub(crate) fn close(headers: &mut HeaderMap) {
     headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
 }
 
-fn form(headers: &HeaderMap) -> Form {
-    let text =
-        |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok()).unwrap_or_default();
-    if text(header::CONTENT_TYPE).starts_with("application/grpc") {
+fn form(values: &Values<'_>) -> Form {
+    fn text(value: Option<&HeaderValue>) -> &str {
+        value.and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+    if text(values.content_type).starts_with("application/grpc") {
         return Form::Grpc;
     }
-    let accept = text(header::ACCEPT);
+    let accept = text(values.accept);
     if accept.contains("text/") && !accept.contains("json") { Form::Text } else { Form::Json }
 }
 
-fn json(failure: &Failure, status: StatusCode, request_id: &HeaderValue) -> Response<Body> {
+fn json(failure: &Failure, status: StatusCode, request_id: &RequestId) -> Response<Body> {
     let told = Told {
         status: status.as_u16(),
         reason: failure.reason.as_str(),
         message: &failure.message,
-        request_id: request_id.to_str().unwrap_or_default(),
+        request_id: &request_id.as_text(),
     };
     let mut body = serde_json::to_vec(&told).expect("a struct of texts and a number is valid JSON");
     // For people at a terminal.
@@ -210,12 +213,14 @@ fn grpc(failure: &Failure, status: StatusCode) -> Response<Body> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::survey::Survey;
     use super::*;
 
     fn manner(name: HeaderName, value: &'static str) -> Manner {
         let mut request = http::Request::new(());
         request.headers_mut().insert(name, HeaderValue::from_static(value));
-        Manner::of(&request.into_parts().0, false)
+        let (_, values) = Survey::with_values(request.headers());
+        Manner::of(Version::HTTP_11, &values, false)
     }
 
     #[test]
@@ -232,8 +237,9 @@ mod tests {
 
     #[test]
     fn the_reason_stands_in_header_and_body_and_grpc_gets_its_own_status() {
+        let id = RequestId::Given(HeaderValue::from_static("r1"));
         let told = Failure::new(Reason::NoEndpoints, "nobody is \"there\"");
-        let response = failure(&told, manner(header::ACCEPT, "*/*"), HeaderValue::from_static("r1"));
+        let response = failure(&told, manner(header::ACCEPT, "*/*"), &id);
         assert_eq!(response.status(), 503);
         assert_eq!(response.headers()["x-portolan-reason"], "no_endpoints");
         let Body::Own(body) = response.body() else { panic!("a body of our own") };
@@ -241,8 +247,7 @@ mod tests {
             body,
             "{\"status\":503,\"reason\":\"no_endpoints\",\"message\":\"nobody is \\\"there\\\"\",\"request_id\":\"r1\"}\n"
         );
-        let response =
-            failure(&told, manner(header::CONTENT_TYPE, "application/grpc"), HeaderValue::from_static("r1"));
+        let response = failure(&told, manner(header::CONTENT_TYPE, "application/grpc"), &id);
         assert_eq!(
             (response.status().as_u16(), &response.headers()["grpc-status"]),
             (200, &HeaderValue::from_static("14"))

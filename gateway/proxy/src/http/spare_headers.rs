@@ -7,7 +7,9 @@ use http::HeaderMap;
 
 /// How many are kept: as many as one worker has in use at a time when it is busy.
 const MOST: usize = 64;
-/// A map with room for more fields than this is let go of.
+/// A map with room for fewer fields than this would grow with the next request, and is let go of.
+const SMALL: usize = 12;
+/// And so is one with room for more than this.
 const LARGE: usize = 128;
 
 /// One worker's spare header maps.
@@ -23,7 +25,7 @@ impl SpareHeaders {
     /// Keeps the memory of a map; its fields go.
     pub(crate) fn give(&self, mut headers: HeaderMap) {
         let mut spare = self.0.borrow_mut();
-        if spare.len() < MOST && (1..=LARGE).contains(&headers.capacity()) {
+        if spare.len() < MOST && (SMALL..=LARGE).contains(&headers.capacity()) {
             headers.clear();
             spare.push(headers);
         }
@@ -47,7 +49,9 @@ mod tests {
         let again = spare.take();
         assert_eq!((again.len(), again.capacity()), (0, capacity));
 
-        spare.give(HeaderMap::with_capacity(1000));
-        assert_eq!(spare.take().capacity(), 0, "a large one is not kept");
+        for (capacity, what) in [(1000, "large"), (3, "small")] {
+            spare.give(HeaderMap::with_capacity(capacity));
+            assert_eq!(spare.take().capacity(), 0, "a {what} one is not kept");
+        }
     }
 }

@@ -2,9 +2,9 @@
 //!
 //! Problem: a dozen fields mean something to a gateway, most heads have few of them, and each look-up of one that is not
 //! there hashes its name. Choice: one walk over the fields that are there, which tells all of them by their names'
-//! lengths, mostly.
+//! lengths, mostly, and keeps hold of the values that are wanted of every request.
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 
 use super::strangers::is_for_proxies;
 
@@ -16,12 +16,27 @@ pub(crate) struct Survey {
     bytes: usize,
 }
 
+/// Values that are wanted of every request, of the first field of each name.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Values<'a> {
+    pub(crate) accept: Option<&'a HeaderValue>,
+    pub(crate) content_type: Option<&'a HeaderValue>,
+    pub(crate) host: Option<&'a HeaderValue>,
+    pub(crate) user_agent: Option<&'a HeaderValue>,
+}
+
+/// Several of those that a survey looks out for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Set(u32);
+
 /// A field that a survey looks out for.
 #[derive(Debug, Clone, Copy)]
 #[repr(u32)]
 pub(crate) enum Known {
+    Accept,
     Connection,
     ContentLength,
+    ContentType,
     Cookie,
     Expect,
     Forwarded,
@@ -38,6 +53,7 @@ pub(crate) enum Known {
     Trailer,
     TransferEncoding,
     Upgrade,
+    UserAgent,
     Via,
     XForwardedFor,
     XForwardedHost,
@@ -49,6 +65,27 @@ pub(crate) enum Known {
 impl Survey {
     /// Walks over the fields.
     pub(crate) fn of(headers: &HeaderMap) -> Self {
+        Self::walk(headers, |_, _| {})
+    }
+
+    /// Walks over the fields of a request.
+    pub(crate) fn with_values(headers: &HeaderMap) -> (Self, Values<'_>) {
+        let mut values = Values::default();
+        let survey = Self::walk(headers, |known, value| {
+            let wanted = match known {
+                Known::Accept => &mut values.accept,
+                Known::ContentType => &mut values.content_type,
+                Known::Host => &mut values.host,
+                Known::UserAgent => &mut values.user_agent,
+                _ => return,
+            };
+            wanted.get_or_insert(value);
+        });
+        (survey, values)
+    }
+
+    #[inline]
+    fn walk<'a>(headers: &'a HeaderMap, mut met: impl FnMut(Known, &'a HeaderValue)) -> Self {
         let mut survey = Self { seen: 0, repeated: 0, bytes: 0 };
         for (name, value) in headers {
             let name = name.as_str();
@@ -57,6 +94,7 @@ impl Survey {
                 let bit = 1 << known as u32;
                 survey.repeated |= survey.seen & bit;
                 survey.seen |= bit;
+                met(known, value);
             }
         }
         survey
@@ -65,6 +103,11 @@ impl Survey {
     /// Whether there is such a field.
     pub(crate) fn has(&self, known: Known) -> bool {
         self.seen & 1 << known as u32 != 0
+    }
+
+    /// Whether there is any of these.
+    pub(crate) fn has_any(&self, set: Set) -> bool {
+        self.seen & set.0 != 0
     }
 
     /// Whether there is more than one.
@@ -78,19 +121,35 @@ impl Survey {
     }
 }
 
+impl Set {
+    /// Those that are paired with something here.
+    pub(crate) const fn of<T>(known: &[(Known, T)]) -> Self {
+        let mut bits = 0;
+        let mut at = 0;
+        while at < known.len() {
+            bits |= 1 << known[at].0 as u32;
+            at += 1;
+        }
+        Self(bits)
+    }
+}
+
 fn known(name: &str) -> Option<Known> {
     Some(match name.len() {
         2 if name == "te" => Known::Te,
         3 if name == "via" => Known::Via,
         4 if name == "host" => Known::Host,
         5 if name == "proxy" => Known::Proxy,
+        6 if name == "accept" => Known::Accept,
         6 if name == "cookie" => Known::Cookie,
         6 if name == "expect" => Known::Expect,
         7 if name == "trailer" => Known::Trailer,
         7 if name == "upgrade" => Known::Upgrade,
         9 if name == "forwarded" => Known::Forwarded,
+        10 if name == "user-agent" => Known::UserAgent,
         10 if name == "connection" => Known::Connection,
         10 if name == "keep-alive" => Known::KeepAlive,
+        12 if name == "content-type" => Known::ContentType,
         12 if name == "x-request-id" => Known::XRequestId,
         14 if name == "content-length" => Known::ContentLength,
         14 if name == "http2-settings" => Known::Http2Settings,
@@ -109,8 +168,6 @@ fn known(name: &str) -> Option<Known> {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     #[test]
@@ -124,7 +181,11 @@ mod tests {
         assert!(survey.has(Known::Host) && survey.has(Known::Via) && survey.has(Known::Te));
         assert!(!survey.has(Known::ForProxies) && !survey.has(Known::Expect));
         assert!(survey.repeats(Known::Via) && !survey.repeats(Known::Host));
+        assert!(survey.has_any(Set::of(&[(Known::Cookie, ()), (Known::Te, ())])));
+        assert!(!survey.has_any(Set::of(&[(Known::Cookie, ())])));
         let written: usize = said.iter().map(|(name, value)| format!("{name}: {value}\r\n").len()).sum();
         assert_eq!(survey.bytes(), written);
+        let (_, values) = Survey::with_values(&headers);
+        assert_eq!((values.host.unwrap(), values.accept), (&HeaderValue::from_static("a"), None));
     }
 }

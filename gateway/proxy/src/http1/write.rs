@@ -17,16 +17,15 @@ use crate::http::outbound::Outbound;
 /// HTTP/1.1 must name a host, which an HTTP/1.0 client may leave out: then the endpoint's address is named.
 pub(crate) fn request_head(request: &Outbound, endpoint: SocketAddr, out: &mut Outgoing) {
     let out = out.made();
-    let path = request.uri.path_and_query().map_or("/", |path| path.as_str());
     out.extend_from_slice(request.method.as_str().as_bytes());
     out.push(b' ');
-    out.extend_from_slice(path.as_bytes());
+    out.extend_from_slice(request.target().as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
     if !request.headers.contains_key(header::HOST) {
         write!(out, "host: {endpoint}\r\n").expect("memory takes whatever is written to it");
     }
     fields_of(&request.headers, out);
-    request.added.write(out);
+    request.write_added(out);
     out.extend_from_slice(b"\r\n");
 }
 

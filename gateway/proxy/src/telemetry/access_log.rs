@@ -6,6 +6,7 @@
 //! Never written, because they are secrets or may carry some: header values other than `Host`, `User-Agent` and the
 //! request id, and the query.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use portolan_model::{ClusterId, RouteId};
 use serde::{Serialize, Serializer};
 
 use crate::error::Reason;
+use crate::http::request_id::RequestId;
 
 /// Where the access log goes.
 pub enum AccessLogOutput {
@@ -40,7 +42,7 @@ pub(crate) struct AccessLogger {
 /// What is known of a finished request.
 pub(crate) struct Entry {
     pub(crate) ended: Timestamp,
-    pub(crate) request_id: Option<HeaderValue>,
+    pub(crate) request_id: Option<RequestId>,
     pub(crate) client: IpAddr,
     pub(crate) method: Method,
     pub(crate) host: Option<HeaderValue>,
@@ -125,7 +127,7 @@ struct Line<'a> {
     #[serde(serialize_with = "in_milliseconds")]
     time: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
-    request_id: Option<&'a str>,
+    request_id: Option<Cow<'a, str>>,
     client: IpAddr,
     method: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -158,7 +160,7 @@ impl<'a> From<&'a Entry> for Line<'a> {
         let text = |value: &'a Option<HeaderValue>| value.as_ref().and_then(|value| value.to_str().ok());
         Self {
             time: entry.ended,
-            request_id: text(&entry.request_id),
+            request_id: entry.request_id.as_ref().map(RequestId::as_text),
             client: entry.client,
             method: entry.method.as_str(),
             host: text(&entry.host),
@@ -213,7 +215,7 @@ mod tests {
     fn entry() -> Entry {
         Entry {
             ended: Timestamp::UNIX_EPOCH,
-            request_id: Some(HeaderValue::from_static("r1")),
+            request_id: Some(RequestId::Given(HeaderValue::from_static("r1"))),
             client: [10, 0, 0, 1].into(),
             method: Method::GET,
             host: Some(HeaderValue::from_static("shop.test")),

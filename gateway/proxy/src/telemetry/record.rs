@@ -13,6 +13,8 @@ use super::access_log::Entry;
 use super::metrics::Series;
 use crate::config::AccessLog;
 use crate::error::Reason;
+use crate::http::request_id::RequestId;
+use crate::http::survey::Values;
 use crate::worker::Worker;
 
 /// One request, from its head to the last byte of its answer. Counted and logged when dropped, so that a request that
@@ -23,7 +25,7 @@ pub(crate) struct Record {
     pub(crate) method: Method,
     pub(crate) version: Version,
     pub(crate) client: IpAddr,
-    pub(crate) request_id: Option<HeaderValue>,
+    pub(crate) request_id: Option<RequestId>,
     /// As the client sent it; only kept where the access log may want it, like the next two.
     pub(crate) host: Option<HeaderValue>,
     pub(crate) path: Option<PathAndQuery>,
@@ -43,18 +45,23 @@ pub(crate) struct Record {
 
 impl Record {
     /// Opens the record of a request that has just come in.
-    pub(crate) fn open(worker: Rc<Worker>, request: &http::request::Parts, peer: IpAddr) -> Self {
+    pub(crate) fn open(
+        worker: Rc<Worker>,
+        request: &http::request::Parts,
+        values: &Values<'_>,
+        peer: IpAddr,
+    ) -> Self {
         let logged = worker.live().access_log != AccessLog::Off;
-        let keep = |name| if logged { request.headers.get(name).cloned() } else { None };
+        let keep = |value: Option<&HeaderValue>| value.filter(|_| logged).cloned();
         Self {
             started: worker.clock.now(),
             method: request.method.clone(),
             version: request.version,
             client: peer,
             request_id: None,
-            host: keep(http::header::HOST),
+            host: keep(values.host),
             path: if logged { request.uri.path_and_query().cloned() } else { None },
-            user_agent: keep(http::header::USER_AGENT),
+            user_agent: keep(values.user_agent),
             status: 0,
             reason: None,
             series: None,
@@ -72,7 +79,7 @@ impl Record {
     pub(crate) fn refused(worker: Rc<Worker>, peer: IpAddr, status: StatusCode, reason: Reason) {
         let (mut request, ()) = http::Request::new(()).into_parts();
         request.method = Method::from_bytes(b"-").expect("a hyphen is a token");
-        let mut record = Self::open(worker, &request, peer);
+        let mut record = Self::open(worker, &request, &Values::default(), peer);
         record.path = None;
         record.status = status.as_u16();
         record.reason = Some(reason);

@@ -15,22 +15,24 @@ fn sent_on(peer: &str, version: Version, has_body: bool, fields: &[(&str, &str)]
     for (name, value) in fields {
         request = request.header(*name, *value);
     }
-    let mut parts = request.body(()).unwrap().into_parts().0;
+    let mut request = Outbound::from(request.body(()).unwrap().into_parts().0);
+    let parts = &mut request.parts;
     let survey = Survey::of(&parts.headers);
-    let Ok(Asked::Forward(target)) = normalise(&mut parts, &survey, Role::Edge, &live()) else {
+    let host = parts.headers.get(header::HOST).cloned();
+    let Ok(Asked::Forward(target)) = normalise(parts, host, &survey, Role::Edge, &live()) else {
         panic!("forwarded")
     };
     let peer = Peer::new(peer.parse().unwrap(), Protocol::Http, 8080, &live());
     let signature = Signature::new("portolan-1").unwrap();
-    let added = prepare_request(&mut parts, &survey, has_body, &peer, &target, Some(&signature));
-    all_of(parts, &added)
+    prepare_request(&mut request, &survey, has_body, &peer, &target, Some(&signature));
+    all_of(request)
 }
 
 /// The fields of the map and those beside it.
-fn all_of(parts: Parts, added: &Added) -> HeaderMap {
+fn all_of(request: Outbound) -> HeaderMap {
     let mut lines = Vec::new();
-    added.write(&mut lines);
-    let mut headers = parts.headers;
+    request.write_added(&mut lines);
+    let mut headers = request.parts.headers;
     for line in String::from_utf8(lines).unwrap().split_terminator("\r\n") {
         let (name, value) = line.split_once(": ").unwrap();
         headers.append(HeaderName::try_from(name).unwrap(), value.parse().unwrap());
@@ -198,10 +200,10 @@ fn a_loop_is_known_by_our_own_name_alone() {
 
 #[test]
 fn each_field_of_one_hop_is_noticed_by_itself() {
-    for (_, name) in HOP_BY_HOP {
+    for (_, name) in &HOP_BY_HOP.each {
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
-        headers.insert(&name, HeaderValue::from_static("x"));
+        headers.insert(name, HeaderValue::from_static("x"));
         let survey = Survey::of(&headers);
         remove_hop_by_hop(&mut headers, &survey);
         assert_eq!(headers.keys().collect::<Vec<_>>(), [header::ACCEPT], "{name}");
@@ -213,13 +215,15 @@ fn requests_of_one_peer_to_several_hosts_tell_each_its_own() {
     let peer = Peer::new("1.2.3.4".parse().unwrap(), Protocol::Http, 8080, &live());
     for host in ["a.test", "a.test", "b.test", "a.test:81"] {
         let request = Request::builder().uri("/x").header("host", host).body(()).unwrap();
-        let mut parts = request.into_parts().0;
+        let mut request = Outbound::from(request.into_parts().0);
+        let parts = &mut request.parts;
         let survey = Survey::of(&parts.headers);
-        let Ok(Asked::Forward(target)) = normalise(&mut parts, &survey, Role::Edge, &live()) else {
+        let said = parts.headers.get(header::HOST).cloned();
+        let Ok(Asked::Forward(target)) = normalise(parts, said, &survey, Role::Edge, &live()) else {
             panic!()
         };
-        let added = prepare_request(&mut parts, &survey, false, &peer, &target, None);
-        let headers = all_of(parts, &added);
+        prepare_request(&mut request, &survey, false, &peer, &target, None);
+        let headers = all_of(request);
         let quoted = if host.contains(':') { format!("\"{host}\"") } else { host.to_owned() };
         assert_eq!(headers["forwarded"], format!("for=1.2.3.4;host={quoted};proto=http"));
     }

@@ -11,7 +11,8 @@ fn request(method: &str, target: &str, version: Version, fields: &[(&str, &str)]
 }
 
 fn asked(parts: &mut Parts, role: Role) -> Result<Asked, Reason> {
-    normalise(parts, &Survey::of(&parts.headers), role, &LiveConfig::default())
+    let host = parts.headers.get(header::HOST).cloned();
+    normalise(parts, host, &Survey::of(&parts.headers), role, &LiveConfig::default())
         .map_err(|failure| failure.reason)
 }
 
