@@ -201,21 +201,26 @@ pub(crate) fn prepare_request(
     let via = signature.map(|signature| signature.of(parts.version));
     parts.version = Version::HTTP_11;
     let headers = &mut parts.headers;
+    let names_host = target.authority().is_some();
     if peer.trusted {
         add_to_forwarded(headers, peer, target);
         let request_id = headers.remove(X_REQUEST_ID).map_or_else(RequestId::new, RequestId::Given);
-        request.added = Added { lines: None, via, request_id: Some(request_id), follows_proxy: true };
+        request.added =
+            Added { lines: None, via, request_id: Some(request_id), names_host, follows_proxy: true };
         return;
     }
     VOUCHED_FOR.remove_from(headers, survey);
     let (lines, request_id) = (Some(peer.lines(target)), Some(RequestId::new()));
-    request.added = Added { lines, via, request_id, follows_proxy: false };
+    request.added = Added { lines, via, request_id, names_host, follows_proxy: false };
 }
 
 /// Makes the head of an endpoint's response one for the client.
-pub(crate) fn prepare_response(parts: &mut http::response::Parts, signature: Option<&Signature>) {
-    let survey = Survey::of(&parts.headers);
-    remove_hop_by_hop(&mut parts.headers, &survey);
+pub(crate) fn prepare_response(
+    parts: &mut http::response::Parts,
+    survey: &Survey,
+    signature: Option<&Signature>,
+) {
+    remove_hop_by_hop(&mut parts.headers, survey);
     if survey.has(Known::Trailer) {
         trailers::announce_fit(&mut parts.headers);
     }

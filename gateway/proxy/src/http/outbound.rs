@@ -3,8 +3,8 @@
 use std::ops::Deref;
 use std::rc::Rc;
 
-use http::HeaderValue;
 use http::request::Parts;
+use http::{HeaderValue, header};
 
 use super::request_id::RequestId;
 
@@ -27,6 +27,8 @@ pub(crate) struct Added {
     pub(crate) lines: Option<Rc<[u8]>>,
     pub(crate) via: Option<HeaderValue>,
     pub(crate) request_id: Option<RequestId>,
+    /// Whether the map is known to have a `Host`.
+    pub(crate) names_host: bool,
     /// Whether the map may have what a proxy before this one said, and ours is to join it there.
     pub(crate) follows_proxy: bool,
 }
@@ -42,6 +44,11 @@ impl Outbound {
     /// The path that the endpoint is asked for, with the query.
     pub(crate) fn target(&self) -> &str {
         self.whole_target().get(self.stripped..).unwrap_or("/")
+    }
+
+    /// Whether the map has a `Host`.
+    pub(crate) fn names_host(&self) -> bool {
+        self.added.names_host || self.parts.headers.contains_key(header::HOST)
     }
 
     /// What was taken off the path's beginning, and is to be told beside the fields of the map.

@@ -171,11 +171,11 @@ fn policy_affinity(exchange: &Exchange, cluster: &Arc<Cluster>) -> Affinity {
 /// Turns an endpoint's response into the client's; the body flows from here on by itself, with everything in it that
 /// must last until its end.
 fn relay(in_flight: InFlight, sent: upstream::Sent, affinity: &Affinity) -> Response<Body> {
-    let (mut head, body, connection, pick) = sent.into_parts();
+    let (mut head, survey, body, connection, pick) = sent.into_parts();
     let exchange = in_flight.exchange();
     let worker = exchange.client.worker();
     let signature = worker.live().via.then_some(worker.signature());
-    headers::prepare_response(&mut head, signature);
+    headers::prepare_response(&mut head, &survey, signature);
     if let Some(cookie) = affinity_cookie(affinity, &pick) {
         head.headers.append(http::header::SET_COOKIE, cookie);
     }

@@ -3,6 +3,7 @@
 
 /// Whether a field of this name may come only from a peer that is trusted. Those that the gateway writes itself are not
 /// among them: they are replaced.
+#[inline]
 pub(crate) fn is_for_proxies(name: &str) -> bool {
     // Most fields are told by their first two letters.
     match name.as_bytes() {

@@ -4,6 +4,7 @@ use http::response::Parts;
 use http::{HeaderMap, Method, StatusCode, Version, header};
 
 use super::Malformed;
+use crate::http::survey::{Known, Survey};
 
 /// How the end of a body is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,12 +18,12 @@ pub(crate) enum Framing {
 }
 
 impl Framing {
-    /// That of the response with this head to a request with this method.
+    /// That of the response with this head, and these fields in it, to a request with this method.
     ///
     /// # Errors
     /// If readers may differ over it.
-    pub(crate) fn of_response(method: &Method, head: &Parts) -> Result<Self, Malformed> {
-        let (chunked, length) = said(&head.headers)?;
+    pub(crate) fn of_response(method: &Method, head: &Parts, survey: &Survey) -> Result<Self, Malformed> {
+        let (chunked, length) = said(&head.headers, |known| survey.has(known))?;
         if chunked && head.version == Version::HTTP_10 {
             return Err(Malformed::Ambiguous("a transfer coding in HTTP/1.0"));
         }
@@ -39,14 +40,15 @@ impl Framing {
     /// # Errors
     /// If readers may differ over it.
     pub(crate) fn of_request(headers: &HeaderMap) -> Result<Self, Malformed> {
-        let (chunked, length) = said(headers)?;
+        let (chunked, length) = said(headers, |_| true)?;
         Ok(if chunked { Self::Chunked } else { Self::Length(length.unwrap_or(0)) })
     }
 }
 
-/// Whether the body is chunked, and the length that is said of it.
-fn said(headers: &HeaderMap) -> Result<(bool, Option<u64>), Malformed> {
-    let (chunked, length) = (is_chunked(headers)?, length(headers)?);
+/// Whether the body is chunked, and the length that is said of it, by the fields that there may be.
+fn said(headers: &HeaderMap, may_have: impl Fn(Known) -> bool) -> Result<(bool, Option<u64>), Malformed> {
+    let chunked = may_have(Known::TransferEncoding) && is_chunked(headers)?;
+    let length = if may_have(Known::ContentLength) { length(headers)? } else { None };
     if chunked && length.is_some() {
         return Err(Malformed::Ambiguous("a length beside a transfer coding"));
     }
@@ -76,17 +78,25 @@ fn length(headers: &HeaderMap) -> Result<Option<u64>, Malformed> {
     if lengths.next().is_some() {
         return Err(Malformed::Ambiguous("two lengths"));
     }
-    // `parse` alone would take a plus sign.
-    let digits = length.to_str().ok().filter(|text| {
-        // Zeros before it would go on to the client, and are octal to some.
-        text.bytes().all(|byte| byte.is_ascii_digit()) && (*text == "0" || !text.starts_with('0'))
-    });
-    let length = digits.and_then(|digits| digits.parse().ok());
-    length.map(Some).ok_or(Malformed::Ambiguous("a length that is no number"))
+    number(length.as_bytes()).map(Some).ok_or(Malformed::Ambiguous("a length that is no number"))
+}
+
+/// Digits alone. Zeros before them would go on to the client, and are octal to some.
+fn number(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() || (digits[0] == b'0' && digits.len() > 1) {
+        return None;
+    }
+    digits.iter().try_fold(0_u64, |number, digit| {
+        let digit = digit.checked_sub(b'0').filter(|digit| *digit <= 9)?;
+        number.checked_mul(10)?.checked_add(digit.into())
+    })
 }
 
 /// Whether the endpoint lets the connection carry another request after a response with this head.
-pub(crate) fn is_persistent(head: &Parts) -> bool {
+pub(crate) fn is_persistent(head: &Parts, survey: &Survey) -> bool {
+    if !survey.has(Known::Connection) {
+        return head.version == Version::HTTP_11;
+    }
     let says = |option: &[u8]| {
         head.headers
             .get_all(header::CONNECTION)
@@ -113,14 +123,20 @@ mod tests {
         parts
     }
 
+    fn of_response(method: &Method, head: &Parts) -> Result<Framing, Malformed> {
+        Framing::of_response(method, head, &Survey::of(&head.headers))
+    }
+
     fn framing(status: u16, fields: &[(&'static str, &'static str)]) -> Result<Framing, Malformed> {
-        Framing::of_response(&Method::GET, &head(Version::HTTP_11, status, fields))
+        of_response(&Method::GET, &head(Version::HTTP_11, status, fields))
     }
 
     #[test]
     fn the_end_is_told_in_one_of_three_ways() {
         assert_eq!(framing(200, &[]), Ok(Framing::UntilClose));
-        assert_eq!(framing(200, &[("content-length", "7")]), Ok(Framing::Length(7)));
+        for (said, length) in [("7", 7), ("0", 0), ("1024", 1024), ("18446744073709551615", u64::MAX)] {
+            assert_eq!(framing(200, &[("content-length", said)]), Ok(Framing::Length(length)));
+        }
         assert_eq!(framing(200, &[("transfer-encoding", "Chunked")]), Ok(Framing::Chunked));
     }
 
@@ -130,7 +146,7 @@ mod tests {
             assert_eq!(framing(status, &[("content-length", "7")]), Ok(Framing::Length(0)));
         }
         let said = head(Version::HTTP_11, 200, &[("transfer-encoding", "chunked")]);
-        assert_eq!(Framing::of_response(&Method::HEAD, &said), Ok(Framing::Length(0)));
+        assert_eq!(of_response(&Method::HEAD, &said), Ok(Framing::Length(0)));
     }
 
     #[test]
@@ -146,12 +162,14 @@ mod tests {
         assert!(framing(200, &[("content-length", "5"), ("transfer-encoding", "chunked")]).is_err());
         assert!(framing(200, &[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")]).is_err());
         let old = head(Version::HTTP_10, 200, &[("transfer-encoding", "chunked")]);
-        assert!(Framing::of_response(&Method::GET, &old).is_err());
+        assert!(of_response(&Method::GET, &old).is_err());
     }
 
     #[test]
     fn a_connection_lives_on_unless_it_is_said_to_close() {
-        let lives = |version, said: &'static str| is_persistent(&head(version, 200, &[("connection", said)]));
+        let persists = |head: Parts| is_persistent(&head, &Survey::of(&head.headers));
+        let lives = |version, said: &'static str| persists(head(version, 200, &[("connection", said)]));
+        assert!(persists(head(Version::HTTP_11, 200, &[])) && !persists(head(Version::HTTP_10, 200, &[])));
         assert!(lives(Version::HTTP_11, "x"));
         assert!(!lives(Version::HTTP_11, "x, Close"));
         assert!(!lives(Version::HTTP_10, "x"));

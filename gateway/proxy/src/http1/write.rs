@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use http::{HeaderMap, header};
+use http::HeaderMap;
 
 use super::Malformed;
 use super::framing::Framing;
@@ -21,7 +21,7 @@ pub(crate) fn request_head(request: &Outbound, endpoint: SocketAddr, out: &mut O
     out.push(b' ');
     out.extend_from_slice(request.target().as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
-    if !request.headers.contains_key(header::HOST) {
+    if !request.names_host() {
         write!(out, "host: {endpoint}\r\n").expect("memory takes whatever is written to it");
     }
     fields_of(&request.headers, out);

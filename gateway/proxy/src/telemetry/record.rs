@@ -36,8 +36,8 @@ pub(crate) struct Record {
     pub(crate) series: Option<Rc<Series>>,
     pub(crate) endpoint: Option<SocketAddr>,
     pub(crate) attempts: u32,
-    /// From the start of the last attempt to the head of its response.
-    pub(crate) upstream: Option<Duration>,
+    /// The start of the last attempt, and when the head of its response had come.
+    pub(crate) upstream: Option<(Instant, Instant)>,
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
     pub(crate) generation: u64,
@@ -115,7 +115,7 @@ impl Record {
             endpoint: self.endpoint,
             attempts: self.attempts,
             duration,
-            upstream: self.upstream,
+            upstream: self.upstream.map(|(began, answered)| answered - began),
             bytes_in: self.bytes_in,
             bytes_out: self.bytes_out,
             generation: self.generation,

@@ -16,6 +16,7 @@ use crate::cluster::{Outcome, Pick};
 use crate::error::{Failure, Reason};
 use crate::http::exchange::Exchange;
 use crate::http::outbound::Outbound;
+use crate::http::survey::Survey;
 use crate::http1::body::BodyReader;
 
 /// Below this a response time-out is kept to the millisecond; above it the sweep's grain does not matter.
@@ -24,6 +25,8 @@ const EXACT_BELOW: Duration = Duration::from_secs(2);
 /// A head of a response, its body to come, and the connection that it comes over.
 pub(super) struct Answered {
     pub(super) head: response::Parts,
+    /// Of the head as it came.
+    pub(super) survey: Survey,
     pub(super) body: BodyReader,
     pub(super) connection: Box<Connection>,
 }
@@ -73,10 +76,13 @@ pub(super) async fn attempt(
     };
     exchange.busy();
     let broken = match result {
-        Ok(Ok(head)) => match connection.body(&request.method, &head) {
-            Ok(body) => return Ok(Answered { head, body, connection }),
-            Err(ambiguous) => LegBroken::Malformed(ambiguous),
-        },
+        Ok(Ok(head)) => {
+            let survey = Survey::of(&head.headers);
+            match connection.body(&request.method, &head, &survey) {
+                Ok(body) => return Ok(Answered { head, survey, body, connection }),
+                Err(ambiguous) => LegBroken::Malformed(ambiguous),
+            }
+        }
         Ok(Err(broken)) => broken,
         Err(reason) => {
             let timed_out = matches!(reason, Reason::ResponseTimeout | Reason::DeadlineExceeded);

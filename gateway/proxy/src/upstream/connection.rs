@@ -13,6 +13,7 @@ use crate::cluster::Endpoint;
 use crate::error::Reason;
 use crate::http::exchange::Exchange;
 use crate::http::outbound::Outbound;
+use crate::http::survey::Survey;
 use crate::http1::Malformed;
 use crate::http1::body::{BodyReader, Piece};
 use crate::http1::framing::{Framing, is_persistent};
@@ -92,7 +93,7 @@ impl Connection {
         self.leg.moved()
     }
 
-    /// How the body of the response with this head is read, to the request with this method.
+    /// How the body of the response with this head, surveyed, is read, to the request with this method.
     ///
     /// # Errors
     /// If readers may differ over where it ends.
@@ -100,9 +101,10 @@ impl Connection {
         &mut self,
         method: &http::Method,
         head: &response::Parts,
+        survey: &Survey,
     ) -> Result<BodyReader, Malformed> {
-        let framing = Framing::of_response(method, head)?;
-        self.persistent = framing != Framing::UntilClose && is_persistent(head);
+        let framing = Framing::of_response(method, head, survey)?;
+        self.persistent = framing != Framing::UntilClose && is_persistent(head, survey);
         Ok(BodyReader::new(framing))
     }
 

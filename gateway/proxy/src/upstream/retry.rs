@@ -25,6 +25,7 @@ use crate::cluster::{AffinityKey, Cluster, Outcome, Pick, PickContext};
 use crate::error::{Failure, Reason};
 use crate::http::exchange::Exchange;
 use crate::http::outbound::Outbound;
+use crate::http::survey::Survey;
 use crate::http1::body::BodyReader;
 
 /// Endpoints that one request has been tried on: as many as a request is ever sent to.
@@ -50,10 +51,11 @@ pub(crate) struct Sent {
 }
 
 impl Sent {
-    /// The head of the response, how its body is read from which connection, and the endpoint that it counts for.
-    pub(crate) fn into_parts(self) -> (response::Parts, BodyReader, Box<Connection>, Pick) {
-        let Self { answered: Answered { head, body, connection }, pick } = self;
-        (head, body, connection, pick)
+    /// The head of the response with what a survey of it found, how its body is read from which connection, and the
+    /// endpoint that it counts for.
+    pub(crate) fn into_parts(self) -> (response::Parts, Survey, BodyReader, Box<Connection>, Pick) {
+        let Self { answered: Answered { head, survey, body, connection }, pick } = self;
+        (head, survey, body, connection, pick)
     }
 }
 
@@ -89,7 +91,7 @@ pub(crate) async fn send(
             Ok(answered) => {
                 let then = worker.clock.now();
                 pick.record(Outcome::Answered(answered.head.status), then);
-                exchange.note(|record| record.upstream = Some(then - now));
+                exchange.note(|record| record.upstream = Some((now, then)));
                 return Ok(Sent { answered, pick });
             }
             Err(broken) => broken,

@@ -6,6 +6,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::http::survey::Survey;
 use crate::http1::framing::Framing;
 
 async fn open() -> (Leg, TcpStream) {
@@ -36,7 +37,7 @@ async fn exchange(leg: &mut Leg, endpoint: &mut TcpStream, answer: &[u8]) -> Res
     assert_eq!(&request, b"GET /a HTTP/1.1\r\nhost: a\r\n\r\n");
     endpoint.write_all(answer).await.unwrap();
     let head = poll_fn(|cx| leg.poll_head(cx)).await?;
-    let mut body = BodyReader::new(Framing::of_response(&Method::GET, &head)?);
+    let mut body = BodyReader::new(Framing::of_response(&Method::GET, &head, &Survey::of(&head.headers))?);
     let mut text = head.status.as_str().to_owned();
     while let Piece::Data(data) = poll_fn(|cx| leg.poll_body(cx, &mut body)).await? {
         text.push_str(std::str::from_utf8(&data).unwrap());
@@ -147,7 +148,8 @@ async fn a_large_body_is_read_in_large_pieces() {
         endpoint
     });
     let head = poll_fn(|cx| leg.poll_head(cx)).await.unwrap();
-    let mut body = BodyReader::new(Framing::of_response(&Method::GET, &head).unwrap());
+    let mut body =
+        BodyReader::new(Framing::of_response(&Method::GET, &head, &Survey::of(&head.headers)).unwrap());
     let mut largest = 0;
     while let Piece::Data(data) = poll_fn(|cx| leg.poll_body(cx, &mut body)).await.unwrap() {
         largest = largest.max(data.len());
@@ -193,7 +195,8 @@ async fn a_reset_is_no_end_of_a_body() {
     let (mut leg, mut endpoint) = open().await;
     endpoint.write_all(b"HTTP/1.1 200 OK\r\n\r\nhalf").await.unwrap();
     let head = poll_fn(|cx| leg.poll_head(cx)).await.unwrap();
-    let mut body = BodyReader::new(Framing::of_response(&Method::GET, &head).unwrap());
+    let mut body =
+        BodyReader::new(Framing::of_response(&Method::GET, &head, &Survey::of(&head.headers)).unwrap());
     let data = poll_fn(|cx| leg.poll_body(cx, &mut body)).await.unwrap();
     assert_eq!(data, Piece::Data(Bytes::from("half")));
     SockRef::from(&endpoint).set_linger(Some(std::time::Duration::ZERO)).unwrap();
