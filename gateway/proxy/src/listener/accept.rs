@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,14 +39,15 @@ pub(crate) async fn accept(
     socket: TcpListener,
     mut stop: watch::Receiver<bool>,
 ) {
+    // Told to stop, or nobody is left to tell.
+    let mut stopped = pin!(stop.wait_for(|stop| *stop));
     loop {
         tokio::select! {
             accepted = socket.accept() => match accepted {
                 Ok((stream, peer)) => admit(&worker, &listening, stream, peer),
                 Err(error) => survive(&listening, &error).await,
             },
-            // Told to stop, or nobody is left to tell.
-            _ = stop.wait_for(|stop| *stop) => break,
+            _ = &mut stopped => break,
         }
     }
     empty(socket, |stream, peer| admit(&worker, &listening, stream, peer));
@@ -68,11 +70,6 @@ fn admit(worker: &Rc<Worker>, listening: &Rc<Listening>, stream: TcpStream, peer
     if worker.is_full() {
         listening.series.refused.one();
         worker.metrics.failed(Reason::ConnectionLimit);
-        return;
-    }
-    // Without it, a response in two pieces waits for the client's delayed acknowledgement.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "the client left before it was served");
         return;
     }
     let client = Client::register(Rc::clone(worker), Rc::clone(listening), peer.ip());

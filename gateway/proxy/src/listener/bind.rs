@@ -50,6 +50,8 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
         // Both families, whatever the system's default is.
         socket.set_only_v6(false)?;
     }
+    // Accepted connections inherit it. Without it, a response in two pieces waits for the client's delayed acknowledgement.
+    socket.set_tcp_nodelay(true)?;
     if shared {
         socket.set_reuse_port(true)?;
     }
@@ -70,6 +72,14 @@ mod tests {
         let sockets = bind(any(), 3, 16).unwrap();
         let ports: Vec<_> = sockets.iter().map(|socket| socket.local_addr().unwrap().port()).collect();
         assert!(ports.iter().all(|port| *port == ports[0] && *port != 0), "{ports:?}");
+    }
+
+    #[test]
+    fn accepted_connections_wait_for_no_acknowledgement() {
+        let socket = listening(any(), 16).unwrap();
+        let _client = std::net::TcpStream::connect(socket.local_addr().unwrap()).unwrap();
+        socket.set_nonblocking(false).unwrap();
+        assert!(socket.accept().unwrap().0.nodelay().unwrap());
     }
 
     #[test]

@@ -63,7 +63,7 @@ pub(super) async fn serve(client: Rc<Client>, socket: TcpStream) {
         // The reconciler opens no such listener.
         (Protocol::Https, None) => return,
     };
-    let wire = Rc::new(Wire::new(stream, client.head_limits()));
+    let wire = Rc::new(Wire::new(stream, client.head_limits(), Rc::clone(&client.worker().buffers)));
     client.comes_through(&wire);
     let other = match is_http2 {
         Some(true) => Some(Other::Http2(Box::new(wire.hand_over(None)))),

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -15,11 +16,13 @@ use crate::http1::answer::{self, Framing, Manner};
 use crate::http1::framing;
 use crate::http1::outgoing::Outgoing;
 use crate::http1::write::BodyWriter;
+use crate::upstream::Buffers;
 
 /// The response that goes out.
 #[derive(Debug)]
 pub(super) struct Output {
     bytes: Outgoing,
+    buffers: Rc<Buffers>,
     body: BodyWriter,
     /// Which trailers were announced.
     announcement: Option<HeaderValue>,
@@ -27,16 +30,17 @@ pub(super) struct Output {
     ends: bool,
 }
 
-impl Default for Output {
-    fn default() -> Self {
-        Self { bytes: Outgoing::default(), body: BodyWriter::none(), announcement: None, ends: false }
-    }
-}
-
 impl Output {
+    /// Nothing, for now.
+    pub(super) fn new(buffers: Rc<Buffers>) -> Self {
+        let (bytes, body) = (Outgoing::default(), BodyWriter::none());
+        Self { bytes, buffers, body, announcement: None, ends: false }
+    }
+
     /// Begins a response. Whether a body is to follow.
     pub(super) fn head(&mut self, parts: &Parts, manner: &Manner) -> bool {
         self.announcement = None;
+        self.bytes.borrow(|| self.buffers.to_write());
         self.body = match answer::head(parts, manner, self.bytes.made()) {
             Framing::None => BodyWriter::none(),
             Framing::Length(length) => BodyWriter::new(framing::Framing::Length(length)),
@@ -58,6 +62,7 @@ impl Output {
     /// # Errors
     /// If there is more of it than the head says.
     pub(super) fn data(&mut self, data: Bytes) -> Result<(), Malformed> {
+        self.bytes.borrow(|| self.buffers.to_write());
         self.body.data(data, &mut self.bytes)
     }
 
@@ -79,19 +84,18 @@ impl Output {
 
     /// Adds bytes that are a whole answer.
     pub(super) fn answer(&mut self, bytes: &[u8]) {
+        self.bytes.borrow(|| self.buffers.to_write());
         self.bytes.made().extend_from_slice(bytes);
     }
 
-    /// Gives back memory, if nothing is to go out.
-    pub(super) fn release(&mut self) {
-        drop(self.bytes.give_back());
-    }
-
-    /// Writes all of it.
+    /// Writes all of it, and gives back the memory.
     pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, stream: &mut Stream) -> Poll<io::Result<()>> {
         loop {
             if self.bytes.is_empty() {
                 if !std::mem::take(&mut self.ends) {
+                    if let Some(memory) = self.bytes.give_back() {
+                        self.buffers.was_written(memory);
+                    }
                     return Poll::Ready(Ok(()));
                 }
                 self.body.end(None, &mut self.bytes).map_err(io::Error::other)?;

@@ -24,6 +24,7 @@ use crate::http::client_body::BrokeOff;
 use crate::http1::body::{BodyReader, Piece};
 use crate::http1::framing;
 use crate::http1::request::{Framing, HeadReader, Limits, Verdict};
+use crate::upstream::Buffers;
 
 /// How much is read at once where nothing says how much comes, in bytes.
 const PIECE: usize = 16 * 1024;
@@ -40,6 +41,7 @@ pub(super) struct Wire {
     input: RefCell<Input>,
     pub(super) output: RefCell<Output>,
     unsent: Cell<Unsent>,
+    buffers: Rc<Buffers>,
 }
 
 /// Who writes what is in the output.
@@ -72,12 +74,13 @@ pub(crate) struct WireBody {
 
 impl Wire {
     /// A connection of which nothing has been read.
-    pub(super) fn new(stream: Stream, limits: Limits) -> Self {
+    pub(super) fn new(stream: Stream, limits: Limits, buffers: Rc<Buffers>) -> Self {
         let input = Input { held: BytesMut::new(), reader: HeadReader::new(limits), body: None };
         Self {
             stream: RefCell::new(stream),
             input: RefCell::new(input),
-            output: RefCell::default(),
+            output: RefCell::new(Output::new(Rc::clone(&buffers))),
+            buffers,
             unsent: Cell::new(Unsent::None),
         }
     }
@@ -141,10 +144,15 @@ impl Wire {
     pub(super) fn release(&self) {
         let input = &mut *self.input.borrow_mut();
         if input.held.is_empty() && input.body.is_none() {
-            input.held = BytesMut::new();
+            self.give_back(input);
             input.reader.release();
         }
-        self.output.borrow_mut().release();
+    }
+
+    fn give_back(&self, input: &mut Input) {
+        if input.held.capacity() > 0 {
+            self.buffers.was_read(std::mem::take(&mut input.held));
+        }
     }
 
     /// Reads what comes next into the buffer; 0 is the end. Before a head, memory is used anew from its beginning if it
@@ -176,6 +184,9 @@ impl Wire {
         if held.capacity() - held.len() < least && !held.try_reclaim(piece) {
             // Who sends nothing costs no memory.
             ready!(poll_readable(&stream, cx))?;
+            if held.is_empty() {
+                *held = self.buffers.to_read();
+            }
             held.reserve(piece);
         }
         pin!(stream.read_buf(held)).poll(cx)
@@ -259,6 +270,14 @@ impl Wire {
                 return Poll::Ready(());
             }
         }
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        let mut input = self.input.borrow_mut();
+        input.held.clear();
+        self.give_back(&mut input);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Memory that a worker's connections to endpoints read into and write from.
+//! Memory that a worker's connections read into and write from.
 //!
 //! A connection has some only while it needs it, so an idle one costs none. What was used last is used first: most
 //! messages are small and pass within one turn of the worker, so that a few buffers, warm in the processor's cache, serve
@@ -23,12 +23,12 @@ pub(crate) struct Buffers {
 
 impl Buffers {
     /// To read into.
-    pub(super) fn to_read(&self) -> BytesMut {
+    pub(crate) fn to_read(&self) -> BytesMut {
         self.read.borrow_mut().pop().unwrap_or_default()
     }
 
     /// Nothing more is read into it. Bytes that were split off may live on; the memory is used again when they are gone.
-    pub(super) fn was_read(&self, buffer: BytesMut) {
+    pub(crate) fn was_read(&self, buffer: BytesMut) {
         let mut read = self.read.borrow_mut();
         if read.len() < KEPT {
             read.push(buffer);
@@ -36,12 +36,12 @@ impl Buffers {
     }
 
     /// To write from.
-    pub(super) fn to_write(&self) -> Vec<u8> {
+    pub(crate) fn to_write(&self) -> Vec<u8> {
         self.written.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(1024))
     }
 
     /// All of it was written.
-    pub(super) fn was_written(&self, buffer: Vec<u8>) {
+    pub(crate) fn was_written(&self, buffer: Vec<u8>) {
         let mut written = self.written.borrow_mut();
         if written.len() < KEPT && buffer.capacity() <= LARGEST {
             written.push(buffer);
