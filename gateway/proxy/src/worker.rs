@@ -57,7 +57,7 @@ pub(crate) struct Worker {
     closing_since: Cell<Option<Instant>>,
     /// What requests and connections call the present; see there.
     pub(crate) clock: Clock,
-    pub(crate) spare_headers: SpareHeaders,
+    pub(crate) spare_headers: Rc<SpareHeaders>,
     pub(crate) builder: listener::Builder,
     /// Makes handshakes, if there is a certificate to show.
     pub(crate) acceptor: Option<tls::Acceptor>,
@@ -242,6 +242,7 @@ impl Worker {
     ) -> Self {
         let mut cache = Cache::new(Arc::clone(&published.table));
         let local = Rc::new(LocalTable(Arc::clone(cache.load())));
+        let spare_headers = Rc::new(SpareHeaders::default());
         Self {
             live: RefCell::new(Rc::new(live.clone())),
             signature,
@@ -250,13 +251,13 @@ impl Worker {
             series_outdated: Cell::new(false),
             series_pruned: Cell::new(clock.now()),
             clock,
-            spare_headers: SpareHeaders::default(),
             closing_since: Cell::new(None),
             builder: listener::builder(&config),
             acceptor,
             balancers: RefCell::new(Balancers::new(index, config.workers)),
             pool: Pool::default(),
-            buffers: Rc::default(),
+            buffers: Rc::new(Buffers::new(Rc::clone(&spare_headers))),
+            spare_headers,
             flushes: Rc::default(),
             metrics,
             access_log,

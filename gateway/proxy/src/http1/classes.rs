@@ -52,6 +52,16 @@ pub(super) fn colon(bytes: &[u8]) -> Option<usize> {
     first(bytes, |word| zeros(word ^ COLONS), |byte| byte == b':')
 }
 
+/// The letters of a word in lower case, and its other bytes as they are.
+pub(super) fn lower_case(word: u64) -> u64 {
+    // Without the highest bits, so that no sum reaches into the next byte.
+    let low = word & !HIGHEST;
+    let from_a = low + LOWEST * u64::from(0x80 - b'A');
+    let beyond_z = low + LOWEST * u64::from(0x7f - b'Z');
+    let upper = from_a & !beyond_z & !word & HIGHEST;
+    word | upper >> 2
+}
+
 const fn with(mut classes: [u8; 256], bytes: &[u8], class: u8) -> [u8; 256] {
     let mut at = 0;
     while at < bytes.len() {
@@ -108,6 +118,18 @@ mod tests {
         assert_eq!(marks(is_target), "!$%&'()*+,-./:;=?@[]_~");
         assert!(!is_token(b"a b") && !is_target(b"/a b") && is_token(b"") && is_target(b""));
         assert_eq!((token(b"GET / "), token(b"GET"), token(b" ")), (3, 3, 0));
+    }
+
+    #[test]
+    fn letters_become_lower_case_and_nothing_else_changes() {
+        for byte in 0..=u8::MAX {
+            for place in 0..8 {
+                let mut word = [0xff; 8];
+                word[place] = byte;
+                let lower = word.map(|byte| byte.to_ascii_lowercase());
+                assert_eq!(lower_case(u64::from_le_bytes(word)), u64::from_le_bytes(lower), "{word:?}");
+            }
+        }
     }
 
     proptest! {

@@ -40,29 +40,21 @@ impl Field {
         Some(Self { known, name, value: start..start + value.trim_ascii_end().len() })
     }
 
+    /// Puts the field, which is one of `head`, into a map. Its value shares the memory of the head.
+    ///
+    /// # Errors
+    /// It does not fit.
+    pub(super) fn append(&self, head: &Bytes, headers: &mut HeaderMap) -> Result<(), Unfit> {
+        let name = self.name(head)?;
+        let value = HeaderValue::from_maybe_shared(head.slice(self.value.clone()));
+        headers.try_append(name, value.map_err(|_| Unfit::Value)?).map_err(|_| Unfit::Number)?;
+        Ok(())
+    }
+
     fn name(&self, head: &Bytes) -> Result<HeaderName, Unfit> {
         match self.known {
             Some(known) => Ok(known.name()),
             None => HeaderName::from_bytes(&head[self.name.clone()]).map_err(|_| Unfit::Name),
         }
     }
-}
-
-/// Puts the fields of `head` into a map, with room for so many `more`. Values share the memory of the head.
-///
-/// # Errors
-/// The first that does not fit.
-pub(super) fn collect(
-    head: &Bytes,
-    fields: &[Field],
-    more: usize,
-    headers: &mut HeaderMap,
-) -> Result<(), Unfit> {
-    headers.reserve(fields.len() + more);
-    for field in fields {
-        let name = field.name(head)?;
-        let value = HeaderValue::from_maybe_shared(head.slice(field.value.clone()));
-        headers.try_append(name, value.map_err(|_| Unfit::Value)?).map_err(|_| Unfit::Number)?;
-    }
-    Ok(())
 }

@@ -2,6 +2,11 @@
 
 use http::{HeaderName, header};
 
+use super::classes::lower_case;
+
+/// A name in words, with zeros behind it.
+type Words = [u64; 3];
+
 macro_rules! known {
     ($($known:ident = $name:ident,)*) => {
         /// A name that is known here.
@@ -102,15 +107,23 @@ impl Known {
     }
 }
 
-/// Which of some names of one length it is. All is done for a length that the compiler knows: a few words to compare.
+/// Which of some names of one length it is.
 #[inline]
 fn among<const LENGTH: usize, const NAMES: usize>(
     name: &[u8],
     names: [(&[u8; LENGTH], Known); NAMES],
 ) -> Option<Known> {
-    let mut name: [u8; LENGTH] = name.try_into().ok()?;
-    name.make_ascii_lowercase();
-    names.iter().find(|(known, _)| name == **known).map(|(_, known)| *known)
+    let name = words::<LENGTH>(name.try_into().ok()?).map(lower_case);
+    let is = |known: &[u8; LENGTH]| name.iter().zip(words(known)).all(|(word, known)| *word == known);
+    names.iter().find(|(known, _)| is(known)).map(|(_, known)| *known)
+}
+
+/// The compiler knows the length, so that these are a few loads, and those of what is constant are none.
+#[inline]
+fn words<const LENGTH: usize>(name: &[u8; LENGTH]) -> Words {
+    let mut words = [[0; 8]; 3];
+    words.as_flattened_mut()[..LENGTH].copy_from_slice(name);
+    words.map(u64::from_le_bytes)
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Uri, Version};
 
 use super::classes::{is_target, text, token};
-use super::fields::{Field, Unfit, collect};
+use super::fields::{Field, Unfit};
 use crate::error::{Failure, Reason};
 
 /// Longest request target that is taken, in bytes.
@@ -249,7 +249,7 @@ impl HeadReader {
                 return Ok(Line::LastOfHead);
             }
             if self.fields.len() == self.limits.max_fields {
-                return Err(Failure::new(Reason::HeadersTooLarge, "the request has too many header fields"));
+                return Err(too_many_fields());
             }
             let field = Field::read(bytes, line.clone()).ok_or_else(|| field_fault(&bytes[line]))?;
             self.fields.push(field);
@@ -299,11 +299,10 @@ impl HeadReader {
             .map_err(|_| bad("the request target is not valid"))?;
         parts.version = request_line.version;
         parts.headers = headers;
-        collect(head, &self.fields, ADDED_FIELDS, &mut parts.headers).map_err(|unfit| match unfit {
-            Unfit::Name => bad("the name of a field is not valid"),
-            Unfit::Value => bad("the value of a field is not valid"),
-            Unfit::Number => Failure::new(Reason::HeadersTooLarge, "the request has too many header fields"),
-        })?;
+        parts.headers.reserve(self.fields.len() + ADDED_FIELDS);
+        for field in &self.fields {
+            field.append(head, &mut parts.headers).map_err(unfit)?;
+        }
         Ok(parts)
     }
 }
@@ -352,6 +351,18 @@ fn field_fault(text: &[u8]) -> Failure {
         return bad("a field has no colon");
     }
     bad("the name of a field is not valid")
+}
+
+fn unfit(unfit: Unfit) -> Failure {
+    match unfit {
+        Unfit::Name => bad("the name of a field is not valid"),
+        Unfit::Value => bad("the value of a field is not valid"),
+        Unfit::Number => too_many_fields(),
+    }
+}
+
+fn too_many_fields() -> Failure {
+    Failure::new(Reason::HeadersTooLarge, "the request has too many header fields")
 }
 
 fn target_too_long() -> Failure {

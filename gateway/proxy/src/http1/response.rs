@@ -1,5 +1,7 @@
 //! The head of a response.
 
+mod plain;
+
 use std::mem::MaybeUninit;
 
 use bytes::{Bytes, BytesMut};
@@ -13,6 +15,9 @@ use super::lines::Lines;
 
 /// So many fields may a head or trailers have.
 pub(super) const MOST_FIELDS: usize = 100;
+
+/// Room for what is added on the way (`Via`, a cookie), since to grow is to hash all of it again.
+const ROOM_FOR_MORE: usize = 2;
 
 /// What every response of HTTP/1 begins with.
 const BEGINNING: &[u8] = b"HTTP/1.";
@@ -30,11 +35,16 @@ impl HeadReader {
         Self { most_bytes, lines: Lines::default() }
     }
 
-    /// Takes the next head, interim or final, off the front of what was received; nothing, if more bytes must come.
+    /// Takes the next head, interim or final, off the front of what was received; nothing, if more bytes must come. If
+    /// `spare` is asked, it gives a map that is empty but may have memory.
     ///
     /// # Errors
     /// If this is no head of HTTP/1.0 or 1.1, or one that is too large.
-    pub(crate) fn take(&mut self, received: &mut BytesMut) -> Result<Option<Parts>, Malformed> {
+    pub(crate) fn take(
+        &mut self,
+        received: &mut BytesMut,
+        spare: impl FnOnce() -> HeaderMap,
+    ) -> Result<Option<Parts>, Malformed> {
         // Told at once, since what speaks another protocol may never send an empty line.
         let beginning = received.len().min(BEGINNING.len());
         if received[..beginning] != BEGINNING[..beginning] {
@@ -44,15 +54,16 @@ impl HeadReader {
             return Ok(None);
         };
         self.lines = Lines::default();
-        parse(received.split_to(length).freeze()).map(Some)
+        let head = received.split_to(length).freeze();
+        plain::read(&head, spare).map_or_else(|| parse(&head), Ok).map(Some)
     }
 }
 
-fn parse(head: Bytes) -> Result<Parts, Malformed> {
+fn parse(head: &Bytes) -> Result<Parts, Malformed> {
     let mut fields = [const { MaybeUninit::uninit() }; MOST_FIELDS];
     let mut said = httparse::Response::new(&mut []);
     // The parser's own leniencies all stay off.
-    let parsed = ParserConfig::default().parse_response_with_uninit_headers(&mut said, &head, &mut fields);
+    let parsed = ParserConfig::default().parse_response_with_uninit_headers(&mut said, head, &mut fields);
     if parsed.map_err(Malformed::from)? != Status::Complete(head.len()) {
         return Err(Malformed::Syntax("an empty line within the head"));
     }
@@ -68,14 +79,13 @@ fn parse(head: Bytes) -> Result<Parts, Malformed> {
     {
         parts.extensions.insert(phrase);
     }
-    parts.headers = collect(&head, said.headers)?;
+    parts.headers = collect(head, said.headers)?;
     Ok(parts)
 }
 
 /// The fields that were parsed out of `section`. Values share its memory.
 pub(super) fn collect(section: &Bytes, fields: &[Header<'_>]) -> Result<HeaderMap, Malformed> {
-    // With room for what is added on the way (`Via`, a cookie), since to grow is to hash all of it again.
-    let mut headers = HeaderMap::with_capacity(fields.len() + 2);
+    let mut headers = HeaderMap::with_capacity(fields.len() + ROOM_FOR_MORE);
     for field in fields {
         let name = HeaderName::from_bytes(field.name.as_bytes())
             .map_err(|_| Malformed::Syntax("the name of a field"))?;
@@ -110,7 +120,7 @@ mod tests {
     const MOST: usize = 512;
 
     fn read(bytes: &[u8]) -> Result<Option<Parts>, Malformed> {
-        HeadReader::new(MOST).take(&mut BytesMut::from(bytes))
+        HeadReader::new(MOST).take(&mut BytesMut::from(bytes), HeaderMap::new)
     }
 
     #[test]
@@ -134,8 +144,8 @@ mod tests {
         let mut received =
             BytesMut::from(&b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\n\r\nbody"[..]);
         let mut reader = HeadReader::new(MOST);
-        assert_eq!(reader.take(&mut received).unwrap().unwrap().status, 103);
-        assert_eq!(reader.take(&mut received).unwrap().unwrap().status, 200);
+        assert_eq!(reader.take(&mut received, HeaderMap::new).unwrap().unwrap().status, 103);
+        assert_eq!(reader.take(&mut received, HeaderMap::new).unwrap().unwrap().status, 200);
         assert_eq!(received, "body");
     }
 
@@ -184,7 +194,7 @@ mod tests {
         ) {
             let bytes = [beginning, fields.concat(), end].concat().into_bytes();
             let mut whole = BytesMut::from(&bytes[..]);
-            let expected = told(HeadReader::new(60).take(&mut whole));
+            let expected = told(HeadReader::new(60).take(&mut whole, HeaderMap::new));
             let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
             cuts.sort_unstable();
             cuts.push(bytes.len());
@@ -195,7 +205,7 @@ mod tests {
             for cut in cuts {
                 received.extend_from_slice(&bytes[given..cut]);
                 given = cut;
-                result = told(reader.take(&mut received));
+                result = told(reader.take(&mut received, HeaderMap::new));
                 if result != Ok(None) {
                     break;
                 }

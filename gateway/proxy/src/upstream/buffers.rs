@@ -5,8 +5,11 @@
 //! all connections.
 
 use std::cell::RefCell;
+use std::rc::Rc;
 
 use bytes::BytesMut;
+
+use crate::http::spare_headers::SpareHeaders;
 
 /// So many of each kind are kept.
 const KEPT: usize = 32;
@@ -19,9 +22,16 @@ const LARGEST: usize = 64 * 1024;
 pub(crate) struct Buffers {
     read: RefCell<Vec<BytesMut>>,
     written: RefCell<Vec<Vec<u8>>>,
+    /// For the heads of responses.
+    pub(super) headers: Rc<SpareHeaders>,
 }
 
 impl Buffers {
+    /// None yet.
+    pub(crate) fn new(headers: Rc<SpareHeaders>) -> Self {
+        Self { headers, ..Self::default() }
+    }
+
     /// To read into.
     pub(crate) fn to_read(&self) -> BytesMut {
         self.read.borrow_mut().pop().unwrap_or_default()

@@ -190,7 +190,8 @@ impl Leg {
     pub(super) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<response::Parts, LegBroken>> {
         loop {
             let before = self.received.len();
-            let Some(head) = self.heads.take(&mut self.received)? else {
+            let Some(head) = self.heads.take(&mut self.received, || self.socket.buffers.headers.take())?
+            else {
                 ready!(self.poll_read(cx, READ))?;
                 continue;
             };
