@@ -8,7 +8,7 @@ use super::classes::lower_case;
 type Words = [u64; 3];
 
 macro_rules! known {
-    ($($known:ident = $name:ident,)*) => {
+    ($($known:ident = $name:expr,)*) => {
         /// A name that is known here.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub(super) enum Known {
@@ -16,10 +16,13 @@ macro_rules! known {
         }
 
         impl Known {
+            #[cfg(test)]
+            const ALL: &[Self] = &[$(Self::$known,)*];
+
             /// The name as the maps of fields have it.
             pub(super) fn name(self) -> HeaderName {
                 match self {
-                    $(Self::$known => header::$name,)*
+                    $(Self::$known => const { $name },)*
                 }
             }
         }
@@ -27,37 +30,50 @@ macro_rules! known {
 }
 
 known! {
-    Accept = ACCEPT,
-    AcceptEncoding = ACCEPT_ENCODING,
-    AcceptLanguage = ACCEPT_LANGUAGE,
-    AcceptRanges = ACCEPT_RANGES,
-    Age = AGE,
-    Authorization = AUTHORIZATION,
-    CacheControl = CACHE_CONTROL,
-    Connection = CONNECTION,
-    ContentEncoding = CONTENT_ENCODING,
-    ContentLength = CONTENT_LENGTH,
-    ContentType = CONTENT_TYPE,
-    Cookie = COOKIE,
-    Date = DATE,
-    Etag = ETAG,
-    Expect = EXPECT,
-    Expires = EXPIRES,
-    Host = HOST,
-    IfModifiedSince = IF_MODIFIED_SINCE,
-    IfNoneMatch = IF_NONE_MATCH,
-    LastModified = LAST_MODIFIED,
-    Location = LOCATION,
-    Origin = ORIGIN,
-    Range = RANGE,
-    Referer = REFERER,
-    Server = SERVER,
-    SetCookie = SET_COOKIE,
-    TransferEncoding = TRANSFER_ENCODING,
-    Upgrade = UPGRADE,
-    UserAgent = USER_AGENT,
-    Vary = VARY,
-    Via = VIA,
+    Accept = header::ACCEPT,
+    AcceptEncoding = header::ACCEPT_ENCODING,
+    AcceptLanguage = header::ACCEPT_LANGUAGE,
+    AcceptRanges = header::ACCEPT_RANGES,
+    Age = header::AGE,
+    Authorization = header::AUTHORIZATION,
+    CacheControl = header::CACHE_CONTROL,
+    Connection = header::CONNECTION,
+    ContentEncoding = header::CONTENT_ENCODING,
+    ContentLength = header::CONTENT_LENGTH,
+    ContentType = header::CONTENT_TYPE,
+    Cookie = header::COOKIE,
+    Date = header::DATE,
+    Etag = header::ETAG,
+    Expect = header::EXPECT,
+    Expires = header::EXPIRES,
+    Host = header::HOST,
+    IfModifiedSince = header::IF_MODIFIED_SINCE,
+    IfNoneMatch = header::IF_NONE_MATCH,
+    LastModified = header::LAST_MODIFIED,
+    Location = header::LOCATION,
+    Origin = header::ORIGIN,
+    Range = header::RANGE,
+    Referer = header::REFERER,
+    Server = header::SERVER,
+    SetCookie = header::SET_COOKIE,
+    TransferEncoding = header::TRANSFER_ENCODING,
+    Upgrade = header::UPGRADE,
+    UserAgent = header::USER_AGENT,
+    Vary = header::VARY,
+    Via = header::VIA,
+    // What browsers and other gateways send, of which the `http` crate knows nothing.
+    Priority = HeaderName::from_static("priority"),
+    SecChUa = HeaderName::from_static("sec-ch-ua"),
+    SecChUaMobile = HeaderName::from_static("sec-ch-ua-mobile"),
+    SecChUaPlatform = HeaderName::from_static("sec-ch-ua-platform"),
+    SecFetchDest = HeaderName::from_static("sec-fetch-dest"),
+    SecFetchMode = HeaderName::from_static("sec-fetch-mode"),
+    SecFetchSite = HeaderName::from_static("sec-fetch-site"),
+    Traceparent = HeaderName::from_static("traceparent"),
+    XForwardedFor = HeaderName::from_static("x-forwarded-for"),
+    XForwardedHost = HeaderName::from_static("x-forwarded-host"),
+    XForwardedProto = HeaderName::from_static("x-forwarded-proto"),
+    XRequestId = HeaderName::from_static("x-request-id"),
 }
 
 impl Known {
@@ -79,12 +95,14 @@ impl Known {
                 ],
             ),
             7 => among(name, [(b"referer", Referer), (b"upgrade", Upgrade), (b"expires", Expires)]),
-            8 => among(name, [(b"location", Location)]),
+            8 => among(name, [(b"location", Location), (b"priority", Priority)]),
+            9 => among(name, [(b"sec-ch-ua", SecChUa)]),
             10 => among(
                 name,
                 [(b"connection", Connection), (b"user-agent", UserAgent), (b"set-cookie", SetCookie)],
             ),
-            12 => among(name, [(b"content-type", ContentType)]),
+            11 => among(name, [(b"traceparent", Traceparent)]),
+            12 => among(name, [(b"content-type", ContentType), (b"x-request-id", XRequestId)]),
             13 => among(
                 name,
                 [
@@ -95,13 +113,40 @@ impl Known {
                     (b"accept-ranges", AcceptRanges),
                 ],
             ),
-            14 => among(name, [(b"content-length", ContentLength)]),
-            15 => among(name, [(b"accept-encoding", AcceptEncoding), (b"accept-language", AcceptLanguage)]),
-            16 => among(name, [(b"content-encoding", ContentEncoding)]),
+            14 => among(
+                name,
+                [
+                    (b"content-length", ContentLength),
+                    (b"sec-fetch-dest", SecFetchDest),
+                    (b"sec-fetch-mode", SecFetchMode),
+                    (b"sec-fetch-site", SecFetchSite),
+                ],
+            ),
+            15 => among(
+                name,
+                [
+                    (b"accept-encoding", AcceptEncoding),
+                    (b"accept-language", AcceptLanguage),
+                    (b"x-forwarded-for", XForwardedFor),
+                ],
+            ),
+            16 => among(
+                name,
+                [
+                    (b"content-encoding", ContentEncoding),
+                    (b"sec-ch-ua-mobile", SecChUaMobile),
+                    (b"x-forwarded-host", XForwardedHost),
+                ],
+            ),
             17 => among(
                 name,
-                [(b"transfer-encoding", TransferEncoding), (b"if-modified-since", IfModifiedSince)],
+                [
+                    (b"transfer-encoding", TransferEncoding),
+                    (b"if-modified-since", IfModifiedSince),
+                    (b"x-forwarded-proto", XForwardedProto),
+                ],
             ),
+            18 => among(name, [(b"sec-ch-ua-platform", SecChUaPlatform)]),
             _ => None,
         }
     }
@@ -132,40 +177,8 @@ mod tests {
 
     #[test]
     fn a_name_is_known_in_any_case() {
-        let names = [
-            header::ACCEPT,
-            header::ACCEPT_ENCODING,
-            header::ACCEPT_LANGUAGE,
-            header::ACCEPT_RANGES,
-            header::AGE,
-            header::AUTHORIZATION,
-            header::CACHE_CONTROL,
-            header::CONNECTION,
-            header::CONTENT_ENCODING,
-            header::CONTENT_LENGTH,
-            header::CONTENT_TYPE,
-            header::COOKIE,
-            header::DATE,
-            header::ETAG,
-            header::EXPECT,
-            header::EXPIRES,
-            header::HOST,
-            header::IF_MODIFIED_SINCE,
-            header::IF_NONE_MATCH,
-            header::LAST_MODIFIED,
-            header::LOCATION,
-            header::ORIGIN,
-            header::RANGE,
-            header::REFERER,
-            header::SERVER,
-            header::SET_COOKIE,
-            header::TRANSFER_ENCODING,
-            header::UPGRADE,
-            header::USER_AGENT,
-            header::VARY,
-            header::VIA,
-        ];
-        for name in names {
+        for known in Known::ALL {
+            let name = known.name();
             for spelling in [name.as_str().to_owned(), name.as_str().to_ascii_uppercase()] {
                 assert_eq!(
                     Known::of(spelling.as_bytes()).map(Known::name).as_ref(),
@@ -174,8 +187,7 @@ mod tests {
                 );
             }
         }
-        for other in ["", "hos", "hosts", "h\u{f}st", "content_length", "content\rlength", "x-forwarded-for"]
-        {
+        for other in ["", "hos", "hosts", "h\u{f}st", "content_length", "content\rlength", "x-forwarded-by"] {
             assert_eq!(Known::of(other.as_bytes()), None, "{other}");
         }
     }
