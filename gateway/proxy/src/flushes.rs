@@ -4,7 +4,8 @@
 //! some microseconds from the next. A reader on the same machine is through with one before the next comes, and sleeps
 //! again; to wake it costs the worker more than the write. Choice: who has a whole message to send leaves it here, and goes
 //! on to wait for what comes next. A task of its own, which is ready when the first message of a round is left, writes them
-//! one close behind the other. It also saves the turn in which a task would only write.
+//! one close behind the other, requests before responses: the endpoints then have work while the clients are written to.
+//! It also saves the turn in which a task would only write.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -21,17 +22,30 @@ pub(crate) trait Flush {
     fn flush(&self);
 }
 
+/// Whom a message is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum To {
+    /// A request.
+    Endpoint,
+    /// A response.
+    Client,
+}
+
 /// One worker's messages that wait for the end of the round.
 #[derive(Default)]
 pub(crate) struct Flushes {
-    waiting: RefCell<Vec<Rc<dyn Flush>>>,
+    requests: RefCell<Vec<Rc<dyn Flush>>>,
+    responses: RefCell<Vec<Rc<dyn Flush>>>,
     waker: RefCell<Option<Waker>>,
 }
 
 impl Flushes {
     /// Leaves a message to be written in this round.
-    pub(crate) fn leave(&self, message: Rc<dyn Flush>) {
-        let mut waiting = self.waiting.borrow_mut();
+    pub(crate) fn leave(&self, to: To, message: Rc<dyn Flush>) {
+        let mut waiting = match to {
+            To::Endpoint => self.requests.borrow_mut(),
+            To::Client => self.responses.borrow_mut(),
+        };
         waiting.push(message);
         let count = waiting.len();
         drop(waiting);
@@ -54,14 +68,16 @@ impl Flushes {
 
     /// Writes what waits.
     pub(crate) fn flush(&self) {
-        let mut messages = std::mem::take(&mut *self.waiting.borrow_mut());
-        for message in messages.drain(..) {
-            message.flush();
-        }
-        // Keeps the memory, unless more was left meanwhile.
-        let mut waiting = self.waiting.borrow_mut();
-        if waiting.is_empty() {
-            *waiting = messages;
+        for waiting in [&self.requests, &self.responses] {
+            let mut messages = waiting.take();
+            for message in messages.drain(..) {
+                message.flush();
+            }
+            // Keeps the memory, unless more was left meanwhile.
+            let mut waiting = waiting.borrow_mut();
+            if waiting.is_empty() {
+                *waiting = messages;
+            }
         }
     }
 
@@ -96,7 +112,7 @@ mod tests {
         let message = Rc::new(Counted::default());
         let seen = Rc::clone(&message);
         let ready = tokio::task::spawn_local(async move { seen.0.get() });
-        flushes.leave(message.clone());
+        flushes.leave(To::Client, message.clone());
         assert_eq!(message.0.get(), 0);
         assert_eq!(ready.await.unwrap(), 0, "it was ready before");
         tokio::task::yield_now().await;
@@ -109,7 +125,7 @@ mod tests {
         let flushes = Flushes::default();
         let message = Rc::new(Counted::default());
         for _ in 0..MOST + 1 {
-            flushes.leave(message.clone());
+            flushes.leave(To::Client, message.clone());
         }
         assert_eq!(message.0.get(), MOST);
         flushes.flush();

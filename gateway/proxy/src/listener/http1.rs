@@ -22,6 +22,7 @@ use super::screen::Screen;
 use super::stream::Stream;
 use super::wire::{Wire, WireBody};
 use crate::error::{Failure, Reason};
+use crate::flushes::To;
 use crate::http::body::Body;
 use crate::http::client_body::ClientBody;
 use crate::http::{proxy, respond};
@@ -242,7 +243,7 @@ impl Connection<'_> {
             }
             if body.is_none() {
                 self.wire.leave();
-                self.client.worker().flushes.leave(Rc::clone(self.client) as _);
+                self.client.worker().flushes.leave(To::Client, Rc::clone(self.client) as _);
                 return Poll::Ready(Ok(()));
             }
             ready!(self.wire.poll_flush(cx)).map_err(|_| Broken)?;

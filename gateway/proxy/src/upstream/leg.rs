@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 use super::buffers::Buffers;
 use super::socket::Socket;
 use crate::error::Reason;
-use crate::flushes::Flushes;
+use crate::flushes::{Flushes, To};
 use crate::http::exchange::UploadBroken;
 use crate::http::outbound::Outbound;
 use crate::http1::Malformed;
@@ -153,7 +153,7 @@ impl Leg {
             if self.body.is_ended() && !self.socket.wrote() && !self.left {
                 self.left = true;
                 self.socket.is_owned_by(cx);
-                self.flushes.leave(Rc::clone(&self.socket) as _);
+                self.flushes.leave(To::Endpoint, Rc::clone(&self.socket) as _);
                 return Poll::Ready(Ok(()));
             }
             ready!(self.socket.poll_flush(cx));
