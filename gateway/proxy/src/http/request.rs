@@ -162,7 +162,7 @@ fn authority(
 ) -> Result<(Option<HeaderValue>, bool), Failure> {
     if parts.uri.authority().is_none() {
         return match host {
-            None if parts.version == Version::HTTP_11 => Err(bad("the request has no Host")),
+            None if parts.version != Version::HTTP_10 => Err(bad("the request names no host")),
             host => Ok((host, false)),
         };
     }
