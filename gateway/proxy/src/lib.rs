@@ -25,6 +25,7 @@ mod future_size;
 pub mod health;
 mod http;
 mod http1;
+mod http2;
 mod listener;
 mod progress;
 mod proxy;

@@ -71,6 +71,17 @@ impl Body {
     }
 }
 
+impl Body {
+    /// Ready when the response cannot go on, whatever there is left of it; wakes the caller when that comes to be. For
+    /// whoever waits for the client and asks for nothing more meanwhile.
+    pub(crate) fn poll_failed(&self, cx: &Context<'_>) -> Poll<Reason> {
+        match self {
+            Self::Relay(relay) => relay.in_flight.exchange().poll_failed(cx),
+            Self::Empty | Self::Own(_) => Poll::Pending,
+        }
+    }
+}
+
 impl Download {
     /// Sends what is left of the request; ready when that is all, or no use.
     pub(crate) fn poll_send(&mut self, cx: &mut Context<'_>, exchange: &Exchange) -> Poll<()> {

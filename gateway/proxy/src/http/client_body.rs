@@ -28,9 +28,9 @@ pub(crate) enum ClientBody {
 #[error("the body of the request broke off")]
 pub(crate) struct BrokeOff;
 
-impl From<Http2Body> for ClientBody {
-    fn from(body: Http2Body) -> Self {
-        if body.is_ended() { Self::Empty } else { Self::Http2(body) }
+impl From<Option<Http2Body>> for ClientBody {
+    fn from(body: Option<Http2Body>) -> Self {
+        body.map_or(Self::Empty, Self::Http2)
     }
 }
 

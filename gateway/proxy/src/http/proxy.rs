@@ -15,7 +15,7 @@ use super::outbound::Outbound;
 use super::request::{Asked, Target};
 use super::survey::{Known, Survey};
 use super::{affinity, headers, request, respond};
-use crate::cluster::{AffinityKey, Cluster, Pick};
+use crate::cluster::{Cluster, Pick};
 use crate::error::{Failure, Reason};
 use crate::filters;
 use crate::listener::Client;
@@ -35,15 +35,21 @@ pub(crate) async fn forward(client: Rc<Client>, request: Request<ClientBody>) ->
 
     // The table is read once, so that the whole request sees one generation.
     let table = exchange.client.worker().table();
-    let mut response = match decide(&exchange, &table, &mut request, host, &survey) {
-        Ok(Decision::Send(to)) => match upstream::send(&exchange, to.cluster, to.key(), &request).await {
-            Ok(sent) => relay(in_flight, sent, &to.affinity),
-            Err(failure) => fail(in_flight, &failure, manner),
-        },
-        Ok(Decision::Answer(response)) => own(in_flight, response, None),
-        Err(failure) => fail(in_flight, &failure, manner),
+    let answer = match decide(&exchange, &table, &mut request, host, &survey) {
+        Ok(Decision::Send(to)) => to.send(&exchange, &request).await,
+        Ok(Decision::Answer(response)) => Ok(Answer::Ourselves(response)),
+        Err(failure) => Err(failure),
     };
     exchange.client.worker().spare_headers.give(request.parts.headers);
+
+    let mut response = match answer {
+        Ok(Answer::Upstream(sent, affinity)) => relay(in_flight, sent, &affinity),
+        Ok(Answer::Ourselves(response)) => own(in_flight, response, None),
+        Err(failure) => {
+            let response = respond::failure(&failure, manner, &exchange.request_id());
+            own(in_flight, response, Some(failure.reason))
+        }
+    };
     // What is left of a refused upload stands in the way of the next request.
     if (exchange.client.is_closing() || exchange.upload_is_refused()) && manner.version() != Version::HTTP_2 {
         respond::close(response.headers_mut());
@@ -64,10 +70,18 @@ struct Destination<'a> {
     key: Option<affinity::Key>,
 }
 
+/// Who has answered.
+enum Answer {
+    Upstream(upstream::Sent, Affinity),
+    Ourselves(Response<Body>),
+}
+
 impl Destination<'_> {
-    /// What ties the client to an endpoint.
-    fn key(&self) -> Option<AffinityKey<'_>> {
-        self.key.as_ref().map(affinity::Key::as_key)
+    /// Gets an endpoint's response, at the first attempt or a later one.
+    async fn send(self, exchange: &Rc<Exchange>, request: &Outbound) -> Result<Answer, Failure> {
+        let key = self.key.as_ref().map(affinity::Key::as_key);
+        let sent = upstream::send(exchange, self.cluster, key, request).await?;
+        Ok(Answer::Upstream(sent, self.affinity))
     }
 }
 
@@ -185,12 +199,6 @@ fn affinity_cookie(affinity: &Affinity, pick: &Pick) -> Option<HeaderValue> {
         }
         Affinity::Cookie(_) | Affinity::None | Affinity::ClientIp | Affinity::Header(_) => None,
     }
-}
-
-/// Tells the client of a failure, as it wants to hear of it.
-fn fail(in_flight: InFlight, failure: &Failure, manner: respond::Manner) -> Response<Body> {
-    let response = respond::failure(failure, manner, &in_flight.exchange().request_id());
-    own(in_flight, response, Some(failure.reason))
 }
 
 /// Sends an answer of our own; the record ends with it.

@@ -147,6 +147,12 @@ pub(crate) fn refusal(refused: &Failure) -> Bytes {
     written.into()
 }
 
+/// The answer to a head over HTTP/2 that did not become a request.
+pub(crate) fn refusal_over_http2(refused: &Failure) -> Response<Body> {
+    let manner = Manner { form: Form::Json, version: Version::HTTP_2, has_body: false };
+    failure(refused, manner, &RequestId::new())
+}
+
 /// The answer to a request that is for the gateway itself (`OPTIONS *`, `Max-Forwards: 0`).
 pub(crate) fn ourselves(request: &Parts) -> Response<Body> {
     let mut response = Response::new(Body::Empty);

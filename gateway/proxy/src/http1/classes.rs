@@ -31,7 +31,7 @@ pub(super) fn is_token(bytes: &[u8]) -> bool {
 
 /// Whether all bytes may stand in a request target (RFC 3986 section 2, without the `#` of a fragment). Brackets are let
 /// through in every place, because queries have them.
-pub(super) fn is_target(bytes: &[u8]) -> bool {
+pub(crate) fn is_target(bytes: &[u8]) -> bool {
     all(bytes, TARGET)
 }
 

@@ -8,7 +8,7 @@
 pub(crate) mod answer;
 pub(crate) mod body;
 pub(crate) mod chunked;
-mod classes;
+pub(crate) mod classes;
 mod fields;
 pub(crate) mod framing;
 mod known;

@@ -66,19 +66,14 @@ pub(super) async fn serve(client: Rc<Client>, socket: TcpStream) {
     let wire = Rc::new(Wire::new(stream, client.head_limits(), Rc::clone(&client.worker().buffers)));
     client.comes_through(&wire);
     let other = match is_http2 {
-        Some(true) => Some(Other::Http2(Box::new(wire.hand_over(None)))),
+        Some(true) => Some(Other::Http2),
         // In the clear, a preface says that it is HTTP/2.
         Some(false) | None => http1::serve(client, &wire, is_http2.is_none()).await,
     };
     // Boxed, so that the other connections have no room for them.
     match other {
         Some(Other::Hyper(screen)) => Box::pin(serve_by_hyper(Rc::clone(client), wire, *screen)).await,
-        Some(Other::Http2(screen)) => {
-            let io = ClientIo::new(wire, *screen, Rc::clone(client));
-            if let Err(error) = Box::pin(http2::serve(client, io)).await {
-                tracing::debug!(%error, peer = %client.peer.address, "a client connection ended with an error");
-            }
-        }
+        Some(Other::Http2) => Box::pin(http2::serve(client, &wire)).await,
         None => {}
     }
 }

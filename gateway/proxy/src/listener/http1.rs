@@ -35,7 +35,7 @@ use crate::telemetry::Record;
 pub(super) enum Other {
     Hyper(Box<Screen>),
     /// It begins HTTP/2.
-    Http2(Box<Screen>),
+    Http2,
 }
 
 /// What is to be done next.
@@ -84,7 +84,7 @@ pub(super) async fn serve(client: &Rc<Client>, wire: &Rc<Wire>, may_be_http2: bo
                 Err(failure) => connection.refuse(&failure).await,
             },
             Next::ToHyper(framing) => return Some(Other::Hyper(Box::new(wire.hand_over(Some(framing))))),
-            Next::ToHttp2 => return Some(Other::Http2(Box::new(wire.hand_over(None)))),
+            Next::ToHttp2 => return Some(Other::Http2),
             Next::Refuse(failure) => connection.refuse(&failure).await,
             Next::Close => After::Close,
         };

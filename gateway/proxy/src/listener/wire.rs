@@ -7,7 +7,7 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::pin::{Pin, pin};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
@@ -24,6 +24,7 @@ use crate::http::client_body::BrokeOff;
 use crate::http1::body::{BodyReader, Piece};
 use crate::http1::framing;
 use crate::http1::request::{Framing, HeadReader, Limits, Verdict};
+use crate::http2;
 use crate::upstream::Buffers;
 
 /// How much is read at once where nothing says how much comes, in bytes.
@@ -42,6 +43,7 @@ pub(super) struct Wire {
     pub(super) output: RefCell<Output>,
     unsent: Cell<Unsent>,
     buffers: Rc<Buffers>,
+    http2: RefCell<Option<Weak<RefCell<http2::Connection>>>>,
 }
 
 /// Who writes what is in the output.
@@ -82,6 +84,7 @@ impl Wire {
             output: RefCell::new(Output::new(Rc::clone(&buffers))),
             buffers,
             unsent: Cell::new(Unsent::None),
+            http2: RefCell::default(),
         }
     }
 
@@ -117,6 +120,18 @@ impl Wire {
         Screen::resume(std::mem::take(&mut input.held), reader, framing)
     }
 
+    /// Gives up all that is held to whoever reads the stream from here on.
+    pub(super) fn take_held(&self) -> BytesMut {
+        let input = &mut *self.input.borrow_mut();
+        input.reader = HeadReader::new(input.reader.limits());
+        std::mem::take(&mut input.held)
+    }
+
+    /// It is a connection over HTTP/2 now, which has memory of its own to give back.
+    pub(super) fn carries(&self, http2: &http2::Shared) {
+        self.http2.replace(Some(Rc::downgrade(http2)));
+    }
+
     /// Whether bytes are held that nobody has used.
     pub(super) fn holds_some(&self) -> bool {
         !self.input.borrow().held.is_empty()
@@ -146,6 +161,9 @@ impl Wire {
         if input.held.is_empty() && input.body.is_none() {
             self.give_back(input);
             input.reader.release();
+        }
+        if let Some(http2) = self.http2.borrow().as_ref().and_then(Weak::upgrade) {
+            http2.borrow_mut().release();
         }
     }
 

@@ -113,10 +113,10 @@ async fn answer_at_length(endpoint: &mut Wire) {
 }
 
 #[tokio::test]
-async fn a_connection_on_which_every_stream_is_stuck_is_cut_off() {
+async fn streams_that_are_stuck_are_reset_and_let_go_of_their_endpoints() {
     let upstream = Upstream::new().await;
     let mut setup = Setup::new();
-    setup.policy.timeouts.stream_idle = Duration::from_millis(2000);
+    setup.policy.timeouts.stream_idle = Duration::from_millis(1000);
     let gateway = setup.service("orders", &[upstream.address]).start().await;
     let (mut client, driver) = connect_without_window(&gateway).await;
     let mut unread = Vec::new();
@@ -126,31 +126,35 @@ async fn a_connection_on_which_every_stream_is_stuck_is_cut_off() {
         tokio::spawn(async move { answer_at_length(&mut endpoint).await });
         unread.push(soon(answer).await.unwrap().unwrap());
     }
-    soon(driver).await.unwrap().ok();
+    for response in unread {
+        let mut body = response.into_body();
+        let error = soon(body.frame()).await.unwrap().unwrap_err();
+        assert!(format!("{error:?}").contains("INTERNAL_ERROR"), "{error:?}");
+    }
     gateway.metric_is("portolan_failures_total{reason=\"stream_idle_timeout\"}", 3.0).await;
-    gateway.metric_is("portolan_connections{listener=\"edge\"}", 0.0).await;
     gateway.metric_is("portolan_upstream_connections", 0.0).await;
+    gateway.metric_is("portolan_connections{listener=\"edge\"}", 1.0).await;
+    assert!(!driver.is_finished(), "the connection is well");
 }
 
-/// Another stream that is well keeps the connection for a while, but not what the stuck one has of its endpoint.
 #[tokio::test]
-async fn a_stuck_stream_lets_go_of_its_endpoint_beside_one_that_is_well() {
+async fn a_stuck_stream_is_reset_beside_one_that_is_well() {
     let upstream = Upstream::new().await;
     let mut setup = Setup::new();
-    setup.policy.timeouts.stream_idle = Duration::from_millis(2000);
+    setup.policy.timeouts.stream_idle = Duration::from_millis(1000);
     let gateway = setup.service("orders", &[upstream.address]).start().await;
-    let (mut client, driver) = connect_without_window(&gateway).await;
+    let (mut client, _driver) = connect_without_window(&gateway).await;
     let stuck = tokio::spawn(client.send_request(get("stuck")));
     let mut endpoint = upstream.accept().await;
     let answering = tokio::spawn(async move { answer_at_length(&mut endpoint).await });
-    let _unread = soon(stuck).await.unwrap().unwrap();
+    let mut unread = soon(stuck).await.unwrap().unwrap().into_body();
     let well = tokio::spawn(client.send_request(get("well")));
     let mut second = upstream.accept().await;
     second.next_message().await.unwrap();
     soon(answering).await.unwrap();
-    assert!(!driver.is_finished() && !well.is_finished());
-    soon(driver).await.unwrap().ok();
-    assert!(second.is_closed().await);
+    assert!(soon(unread.frame()).await.unwrap().is_err());
+    second.write("HTTP/1.1 204 No Content\r\n\r\n").await;
+    assert_eq!(soon(well).await.unwrap().unwrap().status(), 204);
 }
 
 /// The frames of a client that says hello, and asks for `/orders/` on stream 1.

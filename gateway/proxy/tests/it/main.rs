@@ -11,6 +11,7 @@ mod endpoint_wire;
 mod endpoints;
 mod forwarding;
 mod http2;
+mod http2_frames;
 mod listeners;
 mod own_loop;
 mod retries;

@@ -1,141 +1,158 @@
 //! One stream: a request, and what is answered to it.
 
+use std::cell::Cell;
 use std::future::{Future as _, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Poll, ready};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use h2::server::SendResponse;
-use h2::{Reason, RecvStream, SendStream};
-use http::{Request, Response, header};
+use http::{Method, Request, Response, header};
 use http_body::Body as _;
 
+use crate::error::Failure;
 use crate::http::body::Body;
 use crate::http::client_body::ClientBody;
 use crate::http::http2_body::Http2Body;
-use crate::http::proxy;
+use crate::http::{proxy, respond};
+use crate::http2::connection::{Asked, Sent};
+use crate::http2::hpack::Lacking;
+use crate::http2::{ErrorCode, Shared};
 use crate::listener::Client;
+use crate::telemetry::Record;
 
-/// Answers the request of one stream. It ends without an answer when the client resets the stream, and so does what is
-/// under way for it.
-pub(super) async fn answer(
-    client: Rc<Client>,
-    request: Request<RecvStream>,
-    mut respond: SendResponse<Bytes>,
-) {
-    let Some(mut response) = forward(Rc::clone(&client), request, &mut respond).await else { return };
-    complete_head(&client, &mut response);
-    drop(client);
-    let (head, body) = response.into_parts();
-    let ends = body.is_end_stream();
-    match respond.send_response(Response::from_parts(head, ()), ends) {
-        Ok(_) if ends => {}
-        Ok(mut stream) => send(body, &mut stream).await,
-        Err(error) => {
-            tracing::debug!(%error, "an answer cannot be sent over HTTP/2");
-            respond.send_reset(Reason::INTERNAL_ERROR);
-        }
+/// The stream's place on its connection, which is free again when this is dropped.
+struct Place {
+    connection: Shared,
+    number: usize,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.connection.borrow_mut().free(self.number);
     }
 }
 
-async fn forward(
-    client: Rc<Client>,
-    request: Request<RecvStream>,
-    respond: &mut SendResponse<Bytes>,
-) -> Option<Response<Body>> {
-    let (parts, stream) = request.into_parts();
-    let Some(body) = Http2Body::new(stream, &parts.headers) else {
-        // Malformed, as h2 treats all that is (RFC 9113 section 8.1.1).
-        respond.send_reset(Reason::PROTOCOL_ERROR);
-        return None;
-    };
-    let request = Request::from_parts(parts, ClientBody::from(body));
-    let mut forwarding = pin!(proxy::forward(client, request));
-    poll_fn(|cx| match forwarding.as_mut().poll(cx) {
-        Poll::Ready(response) => Poll::Ready(Some(response)),
-        Poll::Pending => respond.poll_reset(cx).map(|_| None),
-    })
-    .await
-}
+/// Where the next request of a place is handed over.
+#[derive(Default)]
+pub(in crate::listener) struct Inbox(Cell<Option<Asked>>);
 
-/// What is said in every response: how long it is, if that is known, and when it was made.
-fn complete_head(client: &Client, response: &mut Response<Body>) {
-    let length = response.body().size_hint().exact();
-    let ends = response.body().is_end_stream();
-    let headers = response.headers_mut();
-    if let (Some(length), false) = (length, ends || headers.contains_key(header::CONTENT_LENGTH)) {
-        headers.insert(header::CONTENT_LENGTH, length.into());
-    }
-    if !headers.contains_key(header::DATE) {
-        let worker = client.worker();
-        if let Some(date) = worker.builder.date.at(worker.clock.now()) {
-            headers.insert(header::DATE, date);
-        }
+impl Inbox {
+    pub(super) fn put(&self, asked: Asked) {
+        self.0.set(Some(asked));
     }
 }
 
-/// Sends a body piece by piece, as the client gives room.
-async fn send(body: Body, stream: &mut SendStream<Bytes>) {
-    let mut body = pin!(body);
-    let mut first = true;
+/// Answers the requests of one place, one after the other. It is made once and never moved, because it is large: it has
+/// room for all that a request needs on its way. A request ends without an answer when the client resets the stream, and
+/// so does what is under way for it.
+pub(in crate::listener) async fn answer_all(client: Rc<Client>, connection: Shared, inbox: Rc<Inbox>) {
     loop {
-        let next = poll_fn(|cx| match body.as_mut().poll_frame(cx) {
-            Poll::Ready(frame) => Poll::Ready(Some(frame)),
-            Poll::Pending => stream.poll_reset(cx).map(|_| None),
-        });
-        let frame = match next.await {
-            // The client has reset the stream.
-            None => return,
-            Some(Some(Ok(frame))) => frame,
-            Some(Some(Err(error))) => {
-                tracing::debug!(%error, "a response over HTTP/2 breaks off");
-                return stream.send_reset(Reason::INTERNAL_ERROR);
+        let asked = poll_fn(|_| inbox.0.take().map_or(Poll::Pending, Poll::Ready)).await;
+        let place = Place { connection: Rc::clone(&connection), number: asked.place };
+        let body = asked.body.map(|length| (asked.stream, length));
+        let (response, head_only) = match asked.head {
+            Ok(parts) => {
+                let head_only = parts.method == Method::HEAD;
+                let expects = body.is_some() && parts.headers.contains_key(header::EXPECT);
+                let body = body.map(|(stream, length)| {
+                    Http2Body::new(Rc::clone(&connection), place.number, stream, length, expects)
+                });
+                let request = Request::from_parts(parts, ClientBody::from(body));
+                let mut forwarding = pin!(proxy::forward(Rc::clone(&client), request));
+                let response = poll_fn(|cx| place.poll_unless_reset(cx, |cx| forwarding.as_mut().poll(cx)));
+                (response.await, head_only)
             }
-            Some(None) => return sent(stream.send_data(Bytes::new(), true)),
+            Err(failure) => (Some(refuse(&client, &failure)), false),
         };
-        let data = match frame.into_data() {
-            Ok(data) => data,
-            Err(frame) => {
-                return frame.into_trailers().map_or((), |trailers| sent(stream.send_trailers(trailers)));
-            }
-        };
-        // The first piece is buffered if there is no room for it. Most bodies have no other, and asking costs.
-        if !first && !data.is_empty() && !has_room(stream).await {
-            return;
-        }
-        first = false;
-        let ends = body.is_end_stream();
-        let result = stream.send_data(data, ends);
-        if ends || result.is_err() {
-            return sent(result);
+        if let Some(response) = response
+            && let Some(body) = place.begin(&client, response, head_only)
+        {
+            send(&place, body).await;
         }
     }
 }
 
-/// Waits until the client gives room for something; whether it ever does.
-///
-/// No more than one byte is asked for: room that is kept for one stream is missing for all others, and h2 asks for the
-/// rest when it has the data.
-async fn has_room(stream: &mut SendStream<Bytes>) -> bool {
-    stream.reserve_capacity(1);
-    poll_fn(|cx| {
-        loop {
-            if stream.capacity() > 0 {
-                return Poll::Ready(true);
-            }
-            match ready!(stream.poll_capacity(cx)) {
-                Some(Ok(_)) => {}
-                Some(Err(_)) | None => return Poll::Ready(false),
-            }
-        }
-    })
-    .await
+/// The answer to a head that did not become a request.
+fn refuse(client: &Rc<Client>, failure: &Failure) -> Response<Body> {
+    let status = respond::status(failure.reason);
+    Record::refused(Rc::clone(client.worker()), client.peer.address, status, failure.reason);
+    respond::refusal_over_http2(failure)
 }
 
-/// A stream that takes nothing has been reset, and nobody waits for the rest.
-fn sent(result: Result<(), h2::Error>) {
-    if let Err(error) = result {
-        tracing::debug!(%error, "a response over HTTP/2 cannot be sent");
+/// Sends a body piece by piece, as the client gives room. The next piece is asked for when the one before has gone.
+async fn send(place: &Place, mut body: Body) {
+    let (mut piece, mut ends) = (Bytes::new(), false);
+    let sent = poll_fn(|cx| place.poll_send(cx, &mut body, &mut piece, &mut ends)).await;
+    if let Err(Broken) = sent {
+        place.connection.borrow_mut().send_reset(place.number, ErrorCode::InternalError);
+    }
+}
+
+/// The response cannot be sent to its end.
+struct Broken;
+
+impl Place {
+    /// Runs `step` until it is done, or the client has reset the stream: then nothing. The connection tells of that.
+    fn poll_unless_reset<T>(
+        &self,
+        cx: &mut Context<'_>,
+        step: impl FnOnce(&mut Context<'_>) -> Poll<T>,
+    ) -> Poll<Option<T>> {
+        if self.connection.borrow().is_reset(self.number) {
+            return Poll::Ready(None);
+        }
+        step(cx).map(Some)
+    }
+
+    /// Sends the head of a response, which says when it was made, and how long it is, if that is known. Gives the body,
+    /// if there is one to be sent.
+    fn begin(&self, client: &Client, response: Response<Body>, head_only: bool) -> Option<Body> {
+        let worker = client.worker();
+        let (head, body) = response.into_parts();
+        let ends = head_only || body.is_end_stream();
+        let lacking = Lacking {
+            date: worker.builder.date.at(worker.clock.now()),
+            length: body.size_hint().exact().filter(|length| *length > 0),
+        };
+        self.connection.borrow_mut().send_head(self.number, head.status, &head.headers, &lacking, ends);
+        worker.spare_headers.give(head.headers);
+        (!ends).then_some(body)
+    }
+
+    fn poll_send(
+        &self,
+        cx: &mut Context<'_>,
+        body: &mut Body,
+        piece: &mut Bytes,
+        ends: &mut bool,
+    ) -> Poll<Result<(), Broken>> {
+        loop {
+            let sent = self.connection.borrow_mut().send_data(self.number, piece, *ends);
+            match sent {
+                Sent::Whole if !*ends => {}
+                Sent::Whole | Sent::Reset => return Poll::Ready(Ok(())),
+                // The connection tells when there is room. Until then, who waits gives up when the request does.
+                Sent::Waits => return body.poll_failed(cx).map(|_| Err(Broken)),
+            }
+            match ready!(Pin::new(&mut *body).poll_frame(cx)) {
+                None => *ends = true,
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => {
+                        *piece = data;
+                        *ends = body.is_end_stream();
+                    }
+                    Err(frame) => {
+                        let trailers = frame.into_trailers().unwrap_or_default();
+                        self.connection.borrow_mut().send_trailers(self.number, &trailers);
+                        return Poll::Ready(Ok(()));
+                    }
+                },
+                Some(Err(error)) => {
+                    tracing::debug!(%error, "a response over HTTP/2 breaks off");
+                    return Poll::Ready(Err(Broken));
+                }
+            }
+        }
     }
 }

@@ -2,18 +2,26 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::task::{Context, Wake, Waker};
+
+use futures_util::task::AtomicWaker;
+
+use super::stream::Inbox;
+use crate::http2::connection::Asked;
 
 /// So many places are kept while no stream is open.
 const KEPT: usize = 4;
 
-/// Futures that one task runs, each polled only when it was woken itself.
-pub(super) struct Streams<F> {
+/// Futures that one task runs, each polled only when it was woken itself, or when it is told to. Their places are
+/// numbered by the connection, and each answers one request after the other.
+pub(super) struct Streams<F, M> {
     places: Vec<Place<F>>,
-    /// Places of futures that are done. They are used again, with their memory.
-    free: Vec<usize>,
-    /// Places whose future has not been polled yet.
+    /// Makes the future of one more place.
+    make: M,
+    /// Places with a request that nobody has begun with.
     fresh: Vec<usize>,
     woken: Arc<Woken>,
     /// Wakes the connection, which is no stream.
@@ -21,22 +29,20 @@ pub(super) struct Streams<F> {
 }
 
 struct Place<F> {
-    future: Pin<Box<Option<F>>>,
+    future: Pin<Box<F>>,
+    inbox: Rc<Inbox>,
     waker: Waker,
 }
 
-/// What was woken. Wakers must be fit to be used on any thread, so this is behind a lock, though nobody else takes it.
+/// What was woken. Wakers must be fit to be used on any thread, though these are woken on one.
 #[derive(Debug)]
-struct Woken(Mutex<State>);
-
-#[derive(Debug)]
-struct State {
-    connection: bool,
+struct Woken {
+    connection: AtomicBool,
     /// A bit for each place.
-    places: Vec<u64>,
+    places: Box<[AtomicU64]>,
     /// Whether the task knows that there is something to do: it runs, or it was woken.
-    told: bool,
-    task: Waker,
+    told: AtomicBool,
+    task: AtomicWaker,
 }
 
 #[derive(Debug)]
@@ -50,48 +56,65 @@ struct PlaceWaker {
 
 // === impl Streams ===
 
-impl<F> Default for Streams<F> {
-    fn default() -> Self {
-        let state = State { connection: true, places: Vec::new(), told: true, task: Waker::noop().clone() };
-        let woken = Arc::new(Woken(Mutex::new(state)));
+impl<F, M> Streams<F, M>
+where
+    F: Future<Output = ()>,
+    M: Fn(Rc<Inbox>) -> F,
+{
+    /// Room for streams, in as many places, whose futures are made like this.
+    pub(super) fn new(places: usize, make: M) -> Self {
+        let woken = Arc::new(Woken {
+            connection: AtomicBool::new(true),
+            places: (0..places.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
+            told: AtomicBool::new(true),
+            task: AtomicWaker::new(),
+        });
         let connection = Waker::from(Arc::new(ConnectionWaker(Arc::clone(&woken))));
-        Self { places: Vec::new(), free: Vec::new(), fresh: Vec::new(), woken, connection }
+        Self { places: Vec::new(), make, fresh: Vec::new(), woken, connection }
     }
-}
 
-impl<F: Future<Output = ()>> Streams<F> {
     /// A turn of the task begins.
     pub(super) fn begin(&self, cx: &Context<'_>) {
-        let mut state = self.woken.lock();
-        state.told = true;
-        if !state.task.will_wake(cx.waker()) {
-            state.task = cx.waker().clone();
+        self.woken.told.store(true, SeqCst);
+        self.woken.task.register(cx.waker());
+    }
+
+    /// A turn ends. What was woken meanwhile, and not polled since, gets another, and so does `more`.
+    pub(super) fn end(&self, cx: &Context<'_>, more: bool) {
+        let woken = &self.woken;
+        woken.told.store(false, SeqCst);
+        let waits =
+            || woken.connection.load(SeqCst) || woken.places.iter().any(|bits| bits.load(SeqCst) != 0);
+        if (more || waits()) && !woken.told.swap(true, SeqCst) {
+            cx.waker().wake_by_ref();
         }
     }
 
-    /// A turn ends. What was woken meanwhile, and not polled since, gets another.
-    pub(super) fn end(&mut self) {
-        if self.free.len() == self.places.len() && self.places.len() > KEPT {
-            self.places.truncate(KEPT);
-            self.free = (0..KEPT).collect();
-        }
-        let mut state = self.woken.lock();
-        state.told = state.connection || state.places.iter().any(|bits| *bits != 0);
-        if state.told {
-            state.task.wake_by_ref();
-        }
+    /// Whether there are more places than an idle connection needs.
+    pub(super) fn are_many(&self) -> bool {
+        self.places.len() > KEPT
+    }
+
+    /// Gives up places that an idle connection does not need.
+    pub(super) fn release(&mut self) {
+        self.places.truncate(KEPT);
     }
 
     /// Whether the connection was woken since this was last asked.
     pub(super) fn take_connection(&self) -> bool {
-        std::mem::take(&mut self.woken.lock().connection)
+        self.woken.connection.swap(false, SeqCst)
     }
 
-    /// One more stream; [`Streams::poll_fresh`] polls it for the first time.
-    pub(super) fn insert(&mut self, future: F) {
-        let place = self.free.pop().unwrap_or_else(|| self.add_place());
-        self.places[place].future.set(Some(future));
-        self.fresh.push(place);
+    /// One more request, for this place; [`Streams::poll_fresh`] begins with it.
+    pub(super) fn insert(&mut self, asked: Asked) {
+        let place = asked.place;
+        while self.places.len() <= place {
+            self.add_place();
+        }
+        if let Some(slot) = self.places.get(place) {
+            slot.inbox.put(asked);
+            self.fresh.push(place);
+        }
     }
 
     /// Polls the streams that are new.
@@ -104,7 +127,7 @@ impl<F: Future<Output = ()>> Streams<F> {
     /// Polls the streams that were woken.
     pub(super) fn poll_woken(&mut self) {
         for word in 0..self.places.len().div_ceil(64) {
-            let mut bits = std::mem::take(&mut self.woken.lock().places[word]);
+            let Some(mut bits) = self.woken.take(word) else { return };
             while bits != 0 {
                 self.poll(word * 64 + bits.trailing_zeros() as usize);
                 bits &= bits - 1;
@@ -112,38 +135,35 @@ impl<F: Future<Output = ()>> Streams<F> {
         }
     }
 
-    fn poll(&mut self, place: usize) {
-        let Some(Place { future, waker }) = self.places.get_mut(place) else { return };
-        // One that is done may still be woken.
-        let Some(running) = future.as_mut().as_pin_mut() else { return };
-        if running.poll(&mut Context::from_waker(waker)).is_ready() {
-            future.set(None);
-            self.free.push(place);
+    /// Polls what is at this place.
+    pub(super) fn poll(&mut self, place: usize) {
+        if let Some(Place { future, waker, .. }) = self.places.get_mut(place) {
+            // One that waits for a request may still be woken. None ends by itself.
+            let _pending = future.as_mut().poll(&mut Context::from_waker(waker));
         }
     }
 
-    fn add_place(&mut self) -> usize {
+    fn add_place(&mut self) {
         let place = self.places.len();
         let waker = Waker::from(Arc::new(PlaceWaker { woken: Arc::clone(&self.woken), place }));
-        self.places.push(Place { future: Box::pin(None), waker });
-        self.woken.lock().places.resize(place / 64 + 1, 0);
-        place
+        let inbox = Rc::new(Inbox::default());
+        let future = Box::pin((self.make)(Rc::clone(&inbox)));
+        self.places.push(Place { future, inbox, waker });
     }
 }
 
 // === impl Woken ===
 
 impl Woken {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn take(&self, word: usize) -> Option<u64> {
+        let bits = self.places.get(word)?;
+        // Most are not woken, and looking is cheaper than taking.
+        Some(if bits.load(SeqCst) == 0 { 0 } else { bits.swap(0, SeqCst) })
     }
 
-    fn wake(&self, note: impl FnOnce(&mut State)) {
-        let mut state = self.lock();
-        note(&mut state);
-        if !state.told {
-            state.told = true;
-            state.task.wake_by_ref();
+    fn tell(&self) {
+        if !self.told.swap(true, SeqCst) {
+            self.task.wake();
         }
     }
 }
@@ -154,7 +174,8 @@ impl Wake for ConnectionWaker {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.0.wake(|state| state.connection = true);
+        self.0.connection.store(true, SeqCst);
+        self.0.tell();
     }
 }
 
@@ -164,11 +185,9 @@ impl Wake for PlaceWaker {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        let (word, bit) = (self.place / 64, self.place % 64);
-        self.woken.wake(|state| {
-            if let Some(bits) = state.places.get_mut(word) {
-                *bits |= 1 << bit;
-            }
-        });
+        if let Some(bits) = self.woken.places.get(self.place / 64) {
+            bits.fetch_or(1 << (self.place % 64), SeqCst);
+        }
+        self.woken.tell();
     }
 }
