@@ -126,7 +126,8 @@ where
 
     /// Polls the streams that were woken.
     pub(super) fn poll_woken(&mut self) {
-        for word in 0..self.places.len().div_ceil(64) {
+        // All words: places that were given up may still be woken, and what nobody takes would be woken forever.
+        for word in 0..self.woken.places.len() {
             let Some(mut bits) = self.woken.take(word) else { return };
             while bits != 0 {
                 self.poll(word * 64 + bits.trailing_zeros() as usize);
@@ -189,5 +190,53 @@ impl Wake for PlaceWaker {
             bits.fetch_or(1 << (self.place % 64), SeqCst);
         }
         self.woken.tell();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+    use crate::error::{Failure, Reason};
+
+    #[derive(Debug, Default)]
+    struct Counting(AtomicUsize);
+
+    impl Wake for Counting {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, SeqCst);
+        }
+    }
+
+    /// A body that was waited for wakes its place when its stream ends, which is when an idle connection gives up its
+    /// places.
+    #[test]
+    fn a_place_that_is_woken_after_it_was_given_up_keeps_no_connection_busy() {
+        let mut streams = Streams::new(200, |_inbox| pending());
+        let head = || Err(Failure::new(Reason::BadRequest, "nobody asks"));
+        for place in 0..200 {
+            streams.insert(Asked { place, stream: 1, head: head(), body: None });
+        }
+        streams.poll_fresh();
+        let wakers: Vec<_> = streams.places.iter().map(|place| place.waker.clone()).collect();
+        let task = Arc::new(Counting::default());
+        let waker = Waker::from(Arc::clone(&task));
+        let cx = Context::from_waker(&waker);
+        let turn = |streams: &mut Streams<_, _>| {
+            streams.begin(&cx);
+            streams.take_connection();
+            streams.poll_woken();
+            streams.end(&cx, false);
+            task.0.swap(0, SeqCst)
+        };
+        streams.release();
+        assert_eq!(turn(&mut streams), 0);
+        for waker in wakers {
+            waker.wake();
+        }
+        assert_eq!(task.0.swap(0, SeqCst), 1);
+        assert_eq!(turn(&mut streams), 0, "nothing is left to do");
     }
 }
