@@ -261,7 +261,7 @@ impl Connection {
             // The client has been told that it must ask elsewhere.
             self.spare.give(head.into_headers());
             self.streams.pass_over(stream);
-            return Ok(());
+            return self.charge(1);
         }
         if depends_on_itself {
             self.spare.give(head.into_headers());
@@ -355,7 +355,9 @@ impl Connection {
         }
         let Some(place) = self.streams.find(header.stream) else {
             return match self.streams.ended(header.stream) {
-                Some(Ended::ResetHere) => Ok(()),
+                // With data, its window keeps it in bounds.
+                Some(Ended::ResetHere) if data > 0 => Ok(()),
+                Some(Ended::ResetHere) => self.charge(1),
                 Some(Ended::Closed) | None => Err(Fault::Stream(header.stream, ErrorCode::StreamClosed)),
             };
         };

@@ -355,6 +355,30 @@ async fn what_costs_nothing_has_an_end() {
     many(frame(Kind::GoAway, 0, 0, &[0; 8]), 2000);
     many(frame(Kind::Data, 0, 1, &[]), 100);
     many(frame(Kind::Data, 8, 1, &[3, 0, 0, 0]), 100);
+    many(frame(Kind::Settings, 1, 0, &[]), 2000);
+}
+
+#[tokio::test]
+async fn what_costs_nothing_on_streams_that_have_ended_has_an_end() {
+    let mut session = Session::new();
+    let asked = session.post(1);
+    session.answer(&asked, b"enough");
+    let end = frame(Kind::Data, 1, 1, &[]);
+    let count = (0..10_000).take_while(|_| session.connection.receive(&end).is_ok()).count();
+    assert!(count <= 2000, "{count}");
+    assert_eq!(session.heard().pop().unwrap().3[7], ErrorCode::EnhanceYourCalm as u8);
+}
+
+#[tokio::test]
+async fn heads_that_come_too_late_have_an_end() {
+    let mut session = Session::new();
+    session.post(1);
+    session.connection.leave();
+    session.say(&frame(Kind::Ping, 1, 0, &GOING_AWAY));
+    let head = |number: u32| frame(Kind::Headers, 5, number * 2 + 1, GET);
+    let count = (1..10_000).take_while(|number| session.connection.receive(&head(*number)).is_ok()).count();
+    assert!(count <= 2000, "{count}");
+    assert_eq!(session.heard().pop().unwrap().3[7], ErrorCode::EnhanceYourCalm as u8);
 }
 
 #[tokio::test]
