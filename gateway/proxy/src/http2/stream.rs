@@ -4,6 +4,7 @@ use std::task::Waker;
 
 use bytes::BytesMut;
 use http::HeaderMap;
+use tokio::time::Instant;
 
 use super::flow::{ReceiveWindow, SendWindow};
 
@@ -37,6 +38,17 @@ pub(super) struct Stream {
     pub(super) starved: bool,
     /// Whether its answer waits in the line for the connection's window and the output.
     pub(super) queued: bool,
+    pub(super) rest: Rest,
+}
+
+/// What of an answer is here to its end, and waits for the client alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// Nothing does: more is to come, or it goes out.
+    Goes,
+    Waits,
+    /// It has not moved since this was noticed.
+    Stuck(Instant),
 }
 
 /// Places for streams. A place that is free is used again, with its memory.
@@ -83,6 +95,7 @@ impl Streams {
             receive,
             starved: false,
             queued: false,
+            rest: Rest::Goes,
         };
         match self.places.get_mut(place) {
             Some(free) => *free = stream,

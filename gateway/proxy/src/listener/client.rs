@@ -243,6 +243,9 @@ impl Client {
     /// a little later.
     pub(crate) fn check(&self, now: Instant, live: &LiveConfig) {
         let waited = now.saturating_duration_since(self.since.get());
+        if self.http2.get() && self.has_stuck_streams(now, live) {
+            self.wake();
+        }
         match self.state.get() {
             State::Lingering if waited >= LINGER => self.give(Order::Abort),
             _ if self.in_flight.get() > 0 => {
@@ -265,6 +268,11 @@ impl Client {
             State::Idle if waited >= HOLD => self.release(),
             State::Handshake | State::Idle | State::Head | State::Lingering => {}
         }
+    }
+
+    fn has_stuck_streams(&self, now: Instant, live: &LiveConfig) -> bool {
+        let wire = self.wire.borrow().upgrade();
+        wire.is_some_and(|wire| wire.reset_stuck_streams(now, live.client_idle_timeout))
     }
 
     fn release(&self) {

@@ -134,6 +134,8 @@ where
         if self.streams.take_connection() {
             (self.may_read, self.may_write) = (true, true);
         }
+        // The sweep may have reset some.
+        self.poll_touched();
         self.streams.poll_woken();
         let gone = match self.read(held.unwrap_or_default()) {
             Ok(gone) => gone,
@@ -220,11 +222,16 @@ where
             let Some(asked) = self.connection.borrow_mut().take_request() else { break };
             self.streams.insert(asked);
         }
+        self.poll_touched();
+        Ok(())
+    }
+
+    /// Polls the streams that were reset.
+    fn poll_touched(&mut self) {
         loop {
             let Some(place) = self.connection.borrow_mut().take_touched() else { break };
             self.streams.poll(place);
         }
-        Ok(())
     }
 
     fn memory(&self) -> Vec<u8> {

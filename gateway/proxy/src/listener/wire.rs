@@ -9,11 +9,13 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::request::Parts;
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncReadExt as _, AsyncWrite as _, ReadBuf};
+use tokio::time::Instant;
 
 use super::client::Client;
 use super::output::Output;
@@ -165,6 +167,12 @@ impl Wire {
         if let Some(http2) = self.http2.borrow().as_ref().and_then(Weak::upgrade) {
             http2.borrow_mut().release();
         }
+    }
+
+    /// Resets streams that have their answer, and whose client has not taken it for so long. Whether there are some.
+    pub(super) fn reset_stuck_streams(&self, now: Instant, patience: Duration) -> bool {
+        let http2 = self.http2.borrow().as_ref().and_then(Weak::upgrade);
+        http2.is_some_and(|http2| http2.borrow_mut().reset_stuck(now, patience))
     }
 
     fn give_back(&self, input: &mut Input) {

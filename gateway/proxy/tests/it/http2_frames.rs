@@ -22,6 +22,7 @@ const ACK: u8 = 1;
 const END_HEADERS: u8 = 4;
 
 const PROTOCOL_ERROR: u32 = 1;
+const INTERNAL_ERROR: u32 = 2;
 const CALM: u32 = 11;
 
 struct Client(Wire);
@@ -356,6 +357,30 @@ async fn a_client_that_reads_nothing_holds_no_endpoint() {
     }
     gateway.metric_is("portolan_failures_total{reason=\"stream_idle_timeout\"}", 3.0).await;
     gateway.metric_is("portolan_upstream_connections", 0.0).await;
+}
+
+/// Its endpoint has done its work, and nothing but the client is waited for.
+#[tokio::test]
+async fn a_client_that_does_not_take_its_answer_holds_it_for_a_while_only() {
+    let upstream = Upstream::new().await;
+    let mut setup = Setup::new();
+    setup.live.client_idle_timeout = Duration::from_millis(1000);
+    let gateway = setup.service("orders", &[upstream.address]).start().await;
+    let mut client = Client::connect(&gateway).await;
+    client.say(&frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0])).await;
+    client.ask(1, &get_with(&[])).await;
+    let mut endpoint = upstream.accept().await;
+    endpoint.next_message().await.unwrap();
+    // The connection is not idle: another request goes on.
+    client.ask(3, &get_with(&[])).await;
+    let mut other = upstream.accept().await;
+    other.next_message().await.unwrap();
+    endpoint.write(&ok("answer", "")).await;
+    assert_eq!(client.answer(1).await, 200);
+    let frame = soon(client.next()).await.unwrap();
+    assert_eq!((frame.kind, frame.stream, frame.number()), (RESET, 1, INTERNAL_ERROR));
+    other.write(&ok("", "")).await;
+    assert_eq!(client.answer(3).await, 200);
 }
 
 #[tokio::test]

@@ -1,11 +1,14 @@
 //! Answers, as they go out.
 
+use std::time::Duration;
+
 use bytes::{Buf as _, Bytes};
 use http::{HeaderMap, StatusCode};
+use tokio::time::Instant;
 
 use super::super::frame::{self, END_HEADERS, END_STREAM, ErrorCode, HEADER, Kind, MAX_PAYLOAD};
 use super::super::hpack::Lacking;
-use super::super::stream::Ended;
+use super::super::stream::{Ended, Rest};
 use super::Connection;
 
 /// How far a piece of a body went.
@@ -58,6 +61,9 @@ impl Connection {
             let mut length = piece.len().min(MAX_PAYLOAD);
             if length > 0 {
                 let room = self.send.room().min(stream.send.room());
+                if ends && stream.rest == Rest::Goes {
+                    stream.rest = Rest::Waits;
+                }
                 if stream.send.room() == 0 {
                     stream.starved = true;
                     return Sent::Waits;
@@ -69,6 +75,7 @@ impl Connection {
                     return Sent::Waits;
                 }
                 length = length.min(room);
+                stream.rest = Rest::Goes;
             } else if !ends {
                 return Sent::Whole;
             }
@@ -85,6 +92,24 @@ impl Connection {
                 return Sent::Whole;
             }
         }
+    }
+
+    /// Resets streams of whose answer nothing is missing, and of which the client has taken nothing for so long since
+    /// that was noticed here. Nobody else watches over them: what they came from is done. Whether there were some.
+    pub(crate) fn reset_stuck(&mut self, now: Instant, patience: Duration) -> bool {
+        let mut stuck = Vec::new();
+        for (place, stream) in self.streams.open_ones() {
+            match stream.rest {
+                Rest::Waits => stream.rest = Rest::Stuck(now),
+                Rest::Stuck(since) if now.saturating_duration_since(since) >= patience => stuck.push(place),
+                Rest::Goes | Rest::Stuck(_) => {}
+            }
+        }
+        for place in &stuck {
+            self.reset_place(*place, ErrorCode::InternalError);
+            self.touched.push(*place);
+        }
+        !stuck.is_empty()
     }
 
     /// Ends the stream before its time, for a reason that is not the client's.

@@ -1,6 +1,7 @@
 //! Sessions with a client that is played by hand, and by chance.
 
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -206,6 +207,35 @@ async fn a_full_output_makes_answers_wait_in_turn() {
         assert_eq!(session.connection.send_data(asked[turn].place, &mut pieces[turn], true), Sent::Waits);
         assert_eq!(session.connection.take_next_in_line(), None, "the output is full");
     }
+}
+
+#[tokio::test]
+async fn a_whole_answer_that_the_client_does_not_take_is_reset_in_the_end() {
+    const PATIENCE: Duration = Duration::from_secs(60);
+    let mut session = Session::new();
+    session.say(&frame(Kind::Settings, 0, 0, &[0, 4, 0, 0, 0, 0]));
+    let asked = [session.ask(1), session.ask(3), session.ask(5)];
+    let mut piece = Bytes::from_static(b"answer");
+    assert_eq!(session.connection.send_data(asked[0].place, &mut piece, true), Sent::Waits);
+    // Of this one more is to come: its endpoint is watched.
+    assert_eq!(session.connection.send_data(asked[1].place, &mut piece, false), Sent::Waits);
+    let mut slow = piece.clone();
+    assert_eq!(session.connection.send_data(asked[2].place, &mut slow, true), Sent::Waits);
+    session.heard();
+    let noticed = Instant::now() + 2 * PATIENCE;
+    assert!(!session.connection.reset_stuck(noticed, PATIENCE));
+    // One byte for the slow one.
+    session.say(&frame(Kind::WindowUpdate, 0, 5, &[0, 0, 0, 1]));
+    assert_eq!(session.connection.take_next_in_line(), Some(asked[2].place));
+    assert_eq!(session.connection.send_data(asked[2].place, &mut slow, true), Sent::Waits);
+    assert_eq!(session.heard(), [(Kind::Data, 0, 5, b"a".to_vec())]);
+    assert!(!session.connection.reset_stuck(noticed + PATIENCE / 2, PATIENCE));
+    assert!(session.connection.reset_stuck(noticed + PATIENCE, PATIENCE));
+    assert_eq!(reset(&session.heard()), Some((1, ErrorCode::InternalError as u32)));
+    assert_eq!(session.connection.take_touched(), Some(asked[0].place));
+    assert_eq!(session.connection.take_touched(), None);
+    assert!(session.connection.reset_stuck(noticed + 2 * PATIENCE, PATIENCE));
+    assert_eq!(session.connection.take_touched(), Some(asked[2].place));
 }
 
 #[tokio::test]
@@ -570,5 +600,175 @@ proptest! {
         prop_assert!(other.requests.iter().all(|request| one.requests.contains(request)));
         let at_once = play(&bytes, &[usize::MAX], false);
         prop_assert_eq!(one.broken, at_once.broken);
+    }
+}
+
+/// What a client does to the answers that it waits for.
+#[derive(Debug, Clone)]
+enum Whim {
+    Ask {
+        length: usize,
+    },
+    Reset(Index),
+    Window {
+        stream: Index,
+        more: u32,
+    },
+    ConnectionWindow(u32),
+    FirstWindow(u32),
+    Read,
+    /// The answer is polled though nothing was said of it.
+    Poll(Index),
+}
+
+fn whim() -> impl Strategy<Value = Whim> {
+    prop_oneof![
+        3 => prop_oneof![0..200usize, 0..100_000usize].prop_map(|length| Whim::Ask { length }),
+        1 => any::<Index>().prop_map(Whim::Reset),
+        3 => (any::<Index>(), 1..20_000u32).prop_map(|(stream, more)| Whim::Window { stream, more }),
+        2 => (1..60_000u32).prop_map(Whim::ConnectionWindow),
+        1 => prop_oneof![Just(0), 0..100_000u32].prop_map(Whim::FirstWindow),
+        2 => Just(Whim::Read),
+        1 => any::<Index>().prop_map(Whim::Poll),
+    ]
+}
+
+/// One answer: what is left of it here, and how the client sees it.
+struct Answer {
+    asked: Asked,
+    rest: Bytes,
+    length: usize,
+    heard: usize,
+    window: i64,
+    ended: bool,
+    done: bool,
+}
+
+/// A client that gives room as it likes, and counts it.
+struct Fickle {
+    session: Session,
+    answers: Vec<Answer>,
+    window: i64,
+    first_window: i64,
+}
+
+impl Fickle {
+    fn open(&mut self, index: Index) -> Option<&mut Answer> {
+        let mut open: Vec<_> = self.answers.iter_mut().filter(|answer| !answer.ended).collect();
+        (!open.is_empty()).then(|| open.swap_remove(index.index(open.len())))
+    }
+
+    fn act(&mut self, whim: Whim) {
+        match whim {
+            Whim::Ask { length } if self.answers.iter().filter(|answer| !answer.done).count() < 10 => {
+                let asked = self.session.ask(self.answers.len() as u32 * 2 + 1);
+                let rest = Bytes::from(vec![b'x'; length]);
+                let window = self.first_window;
+                self.answers.push(Answer {
+                    asked,
+                    rest,
+                    length,
+                    heard: 0,
+                    window,
+                    ended: false,
+                    done: false,
+                });
+                self.poll(self.answers.len() - 1);
+            }
+            Whim::Ask { .. } => {}
+            Whim::Reset(index) => {
+                let Some(answer) = self.open(index) else { return };
+                answer.ended = true;
+                let frame = frame(Kind::ResetStream, 0, answer.asked.stream, &[0; 4]);
+                self.session.say(&frame);
+                while let Some(place) = self.session.connection.take_touched() {
+                    let at = |answer: &Answer| answer.asked.place == place && !answer.done;
+                    let touched = self.answers.iter().position(at).unwrap();
+                    self.poll(touched);
+                    assert!(self.answers[touched].done);
+                }
+            }
+            Whim::Window { stream, more } => {
+                let Some(answer) = self.open(stream) else { return };
+                answer.window += i64::from(more);
+                let frame = frame(Kind::WindowUpdate, 0, answer.asked.stream, &more.to_be_bytes());
+                self.session.say(&frame);
+            }
+            Whim::ConnectionWindow(more) => {
+                self.window += i64::from(more);
+                self.session.say(&frame(Kind::WindowUpdate, 0, 0, &more.to_be_bytes()));
+            }
+            Whim::FirstWindow(size) => {
+                let change = i64::from(size) - self.first_window;
+                self.first_window = i64::from(size);
+                self.answers.iter_mut().for_each(|answer| answer.window += change);
+                let setting = [&[0, 4][..], &size.to_be_bytes()].concat();
+                self.session.say(&frame(Kind::Settings, 0, 0, &setting));
+            }
+            Whim::Read => self.read(),
+            Whim::Poll(index) => {
+                let open: Vec<_> = (0..self.answers.len()).filter(|at| !self.answers[*at].done).collect();
+                if !open.is_empty() {
+                    self.poll(open[index.index(open.len())]);
+                }
+            }
+        }
+        self.go_on();
+    }
+
+    fn poll(&mut self, at: usize) {
+        let answer = &mut self.answers[at];
+        let place = answer.asked.place;
+        if self.session.connection.send_data(place, &mut answer.rest, true) != Sent::Waits {
+            answer.done = true;
+            self.session.connection.free(place);
+        }
+    }
+
+    fn go_on(&mut self) {
+        while let Some(place) = self.session.connection.take_next_in_line() {
+            let at = |answer: &Answer| answer.asked.place == place && !answer.done;
+            let at = self.answers.iter().position(at).unwrap();
+            self.poll(at);
+        }
+    }
+
+    fn read(&mut self) {
+        for (kind, flags, stream, payload) in self.session.heard() {
+            if kind != Kind::Data {
+                continue;
+            }
+            let answer = &mut self.answers[stream as usize / 2];
+            let length = payload.len();
+            answer.heard += length;
+            answer.window -= length as i64;
+            self.window -= length as i64;
+            answer.ended |= flags & 1 == 1;
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_answer_comes_to_its_end_once_there_is_room(whims in vec(whim(), 1..60)) {
+        let mut client = Fickle { session: Session::new(), answers: Vec::new(), window: 65_535, first_window: 65_535 };
+        for whim in whims {
+            client.act(whim);
+        }
+        client.act(Whim::Read);
+        prop_assert!(client.window >= 0);
+        let missing: usize = client.answers.iter().map(|answer| answer.rest.len()).sum();
+        client.act(Whim::FirstWindow(1 << 20));
+        client.act(Whim::ConnectionWindow(missing as u32 + 1));
+        for _ in 0..missing / 1000 + 2 {
+            client.act(Whim::Read);
+        }
+        for answer in &client.answers {
+            prop_assert!(answer.done && answer.ended);
+            let is_reset = answer.heard < answer.length;
+            prop_assert!(answer.heard == answer.length || is_reset && !answer.rest.is_empty());
+        }
+        prop_assert_eq!(client.session.connection.streams.taken(), 0);
+        prop_assert!(client.session.connection.line.is_empty());
     }
 }
