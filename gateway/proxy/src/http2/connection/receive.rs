@@ -337,6 +337,9 @@ impl Connection {
         self.not_idle(header.stream)?;
         let received = self.receive.received(header.length);
         received.map_err(|code| Fault::Connection(code, "more has come than the connection's window"))?;
+        if header.has(PADDED) && payload.is_empty() {
+            return Err(wrong_size("there is no room for padding"));
+        }
         let around = payload.len();
         let padding = payload.first().map_or(0, |length| usize::from(*length));
         let Some(data) = (header.length - around).checked_sub(padding) else {

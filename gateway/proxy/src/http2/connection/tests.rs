@@ -271,6 +271,7 @@ async fn frames_have_their_places() {
         (vec![], frame(Kind::WindowUpdate, 0, 1, &[0, 0, 0, 1]), ErrorCode::ProtocolError),
         (vec![], frame(Kind::ResetStream, 0, 1, &[0; 4]), ErrorCode::ProtocolError),
         (vec![], frame(Kind::ResetStream, 0, 1, &[0; 5]), ErrorCode::FrameSizeError),
+        (frame(Kind::Headers, 4, 1, POST), frame(Kind::Data, 8, 1, &[]), ErrorCode::FrameSizeError),
         (vec![], frame(Kind::Headers, 5, 2, GET), ErrorCode::ProtocolError),
         (vec![], frame(Kind::Headers, 5, 0, GET), ErrorCode::ProtocolError),
         (vec![], frame(Kind::Headers, 13, 1, &[9, 0x82]), ErrorCode::ProtocolError),
