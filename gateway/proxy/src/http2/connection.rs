@@ -44,6 +44,8 @@ const GOING_AWAY: [u8; 8] = *b"go away?";
 #[derive(Debug)]
 pub(crate) struct Connection {
     settings: Settings,
+    /// Whether the client has said that it knows the settings.
+    is_known: bool,
     limits: Limits,
     /// When it was last told the time.
     now: Instant,
@@ -131,6 +133,7 @@ impl Connection {
         settings.write(output.bytes());
         Self {
             settings,
+            is_known: false,
             limits,
             now,
             stage: Stage::Preface,

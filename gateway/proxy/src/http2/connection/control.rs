@@ -16,6 +16,7 @@ impl Connection {
         }
         if header.has(ACK) {
             return if payload.is_empty() {
+                self.is_known = true;
                 self.charge(1)
             } else {
                 Err(wrong_size("SETTINGS with ACK have no payload"))

@@ -169,7 +169,13 @@ impl Connection {
                         self.streams.pass_over(stream);
                     }
                 }
-                if self.allowance.fault(self.now) {
+                // Who does not know the limit yet does nothing wrong, and has requests in flight.
+                let is_fine = if code == ErrorCode::RefusedStream && !self.is_known {
+                    self.allowance.control(1, self.now)
+                } else {
+                    self.allowance.fault(self.now)
+                };
+                if is_fine {
                     Ok(())
                 } else {
                     Err((ErrorCode::EnhanceYourCalm, "too many streams break the rules"))

@@ -368,6 +368,24 @@ async fn there_are_no_more_streams_than_allowed() {
 }
 
 #[tokio::test]
+async fn too_many_streams_are_no_offence_before_the_client_knows_the_limit() {
+    let mut session = Session::new();
+    let head = |number: u32| frame(Kind::Headers, 5, number * 2 + 1, GET);
+    let too_many = (0..510).flat_map(head).collect::<Vec<_>>();
+    session.say(&too_many);
+    let heard = session.heard();
+    let is_refused = |frame: &Written| frame.3 == (ErrorCode::RefusedStream as u32).to_be_bytes();
+    assert_eq!((heard.len(), heard.iter().all(is_refused)), (500, true));
+    session.say(&frame(Kind::Settings, 1, 0, &[]));
+    let count = (510..10_000).take_while(|number| session.connection.receive(&head(*number)).is_ok()).count();
+    assert_eq!(count, 100);
+    // One that never says that it knows does not go on forever either.
+    let mut session = Session::new();
+    let count = (0..10_000).take_while(|number| session.connection.receive(&head(*number)).is_ok()).count();
+    assert!(count <= 2010, "{count}");
+}
+
+#[tokio::test]
 async fn what_costs_nothing_has_an_end() {
     let many = |one: Vec<u8>, most: usize| {
         let mut session = Session::new();
