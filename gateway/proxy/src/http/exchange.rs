@@ -163,9 +163,15 @@ impl Exchange {
         self.upload_state.get() != Upload::Done
     }
 
-    /// Whether some of the request's body was read, or broke off.
+    /// Whether some of the request's body was read, be it all of it, or it broke off. It is not kept, so the request cannot
+    /// be sent again.
     pub(crate) fn upload_was_touched(&self) -> bool {
-        !matches!(self.upload_state.get(), Upload::Untouched | Upload::Done)
+        match self.upload_state.get() {
+            Upload::Untouched => false,
+            // The body stays here to the end of the request, though nothing is left in it.
+            Upload::Done => self.upload.borrow().is_some(),
+            Upload::Flowing | Upload::Stopped | Upload::Aborted => true,
+        }
     }
 
     /// Whether the endpoint answered with a refusal before the request was whole.

@@ -21,6 +21,57 @@ async fn a_refused_connection_costs_nothing_but_time() {
     }
 }
 
+/// Endpoints that reset their connections while requests are on their way to be written: such a request goes out with its
+/// body or not at all, since a body that has been read is not kept.
+#[tokio::test]
+async fn a_request_never_goes_out_without_its_body() {
+    let (one, two) = (Upstream::new().await, Upstream::new().await);
+    let mut setup = Setup::new();
+    setup.policy.outlier_detection.consecutive_failures = 0;
+    let gateway = setup.service("orders", &[one.address, two.address]).start().await;
+    let (fault, mut faults) = tokio::sync::mpsc::channel(1);
+    for upstream in [one, two] {
+        let fault = fault.clone();
+        tokio::spawn(async move {
+            for number in 0_u64.. {
+                let mut endpoint = upstream.accept().await;
+                let fault = fault.clone();
+                tokio::spawn(async move {
+                    let resets = tokio::time::sleep(Duration::from_micros(2000 + number * 373 % 5000));
+                    let mut resets = std::pin::pin!(resets);
+                    loop {
+                        let head =
+                            tokio::select! { () = &mut resets => break, head = endpoint.head() => head };
+                        let Some(head) = head else { break };
+                        let body = tokio::time::timeout(Duration::from_secs(2), endpoint.bytes(4)).await;
+                        if body.as_deref() != Ok(b"body") {
+                            // The first says enough.
+                            fault.try_send(format!("{head} {body:?}")).ok();
+                        }
+                        endpoint.write(&ok("", "")).await;
+                    }
+                    endpoint.reset();
+                });
+            }
+        });
+    }
+    let mut clients = tokio::task::JoinSet::new();
+    for _ in 0..32 {
+        let edge = gateway.edge;
+        clients.spawn(async move {
+            let mut client = Wire::connect(edge).await;
+            for _ in 0..100 {
+                client.write(&post("/orders/", "body")).await;
+                if client.next_message().await.is_none() {
+                    client = Wire::connect(edge).await;
+                }
+            }
+        });
+    }
+    clients.join_all().await;
+    assert_eq!(faults.try_recv().ok(), None);
+}
+
 /// Most pods of a Service go at once: dead ones are passed by until the one that lives.
 #[tokio::test]
 async fn refused_connections_are_no_retries_while_an_endpoint_is_untried() {
