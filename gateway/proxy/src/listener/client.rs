@@ -234,6 +234,13 @@ impl Client {
         self.since.set(self.worker.clock.now());
     }
 
+    /// It is to take what it was sent before anything else of it is looked at: that may last, and is no slow head.
+    pub(super) fn owes_reading(&self) {
+        if self.state.get() == State::Head {
+            self.enter(State::Idle);
+        }
+    }
+
     /// It has been answered, and what it still sends is read away.
     pub(super) fn lingers(&self) {
         self.enter(State::Lingering);
@@ -257,11 +264,17 @@ impl Client {
                 self.listening.series.handshake_failed(HandshakeFailure::Timeout);
                 self.give(Order::Abort);
             }
+            // Who does not take what is told it.
+            State::Head
+                if !self.http2.get() && waited >= live.request_head_timeout.saturating_add(LINGER) =>
+            {
+                self.give(Order::Abort);
+            }
             State::Head if !self.http2.get() && waited >= live.request_head_timeout => {
                 self.give(Order::TimeOut);
             }
             // An HTTP/2 client may leave the PING unanswered that comes before its end, or a head unfinished.
-            State::Idle | State::Head if waited >= live.client_idle_timeout + LINGER => {
+            State::Idle | State::Head if waited >= live.client_idle_timeout.saturating_add(LINGER) => {
                 self.give(Order::Abort);
             }
             State::Idle | State::Head if waited >= live.client_idle_timeout => self.give(Order::Finish),

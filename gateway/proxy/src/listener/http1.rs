@@ -133,6 +133,9 @@ impl Connection<'_> {
 
     fn poll_settle(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         let flushed = self.poll_unless_gone(cx, |connection, cx| connection.wire.poll_left(cx));
+        if flushed.is_pending() {
+            self.client.owes_reading();
+        }
         flushed.map(|flushed| matches!(flushed, Some(Ok(()))))
     }
 

@@ -118,6 +118,29 @@ async fn a_client_that_does_not_read_is_cut_off() {
     gateway.logged(|line| line["reason"] == "stream_idle_timeout").await;
 }
 
+/// It sends on meanwhile, so that its next request waits for the end of the response before it.
+#[tokio::test]
+async fn a_client_that_asks_on_and_does_not_read_is_cut_off() {
+    let upstream = Upstream::new().await;
+    let mut setup = Setup::new().service("orders", &[upstream.address]);
+    setup.live.request_head_timeout = Duration::from_millis(500);
+    setup.live.client_idle_timeout = Duration::from_millis(500);
+    let gateway = setup.start().await;
+    let mut client = Wire::connect(gateway.edge).await;
+    // More responses than the kernels take, each of one piece.
+    client.write(&get("/orders/").repeat(2000)).await;
+    let mut endpoint = upstream.accept().await;
+    let answer = ok(&"d".repeat(6000), "");
+    tokio::spawn(async move {
+        while endpoint.next_message().await.is_some() {
+            endpoint.write(&answer).await;
+        }
+    });
+    gateway.metric_is("portolan_connections{listener=\"edge\"}", 1.0).await;
+    gateway.metric_is("portolan_connections{listener=\"edge\"}", 0.0).await;
+    drop(client);
+}
+
 #[tokio::test]
 async fn the_whole_exchange_can_have_a_deadline() {
     let upstream = Upstream::new().await;
