@@ -170,6 +170,25 @@ fn known(name: &str) -> Option<Known> {
 mod tests {
     use super::*;
 
+    /// By its length and then by its letters: a name of one group must not be taken for one of another.
+    #[test]
+    fn names_are_told_apart() {
+        let names = "accept connection content-length content-type cookie expect forwarded host http2-settings keep-alive \
+             proxy-authenticate proxy-authorization proxy-connection proxy te trailer transfer-encoding upgrade \
+             user-agent via x-forwarded-for x-forwarded-host x-forwarded-port x-forwarded-proto x-request-id x-real-ip";
+        let names: Vec<_> = names.split_ascii_whitespace().collect();
+        let mut seen = 0;
+        for name in &names {
+            let bit = 1_u32 << known(name).expect(name) as u32;
+            assert_eq!(seen & bit, 0, "{name}");
+            seen |= bit;
+            for other in [&name[1..], &format!("{name}s")] {
+                assert!(known(other).is_none_or(|known| bit != 1 << known as u32), "{other}");
+            }
+        }
+        assert_eq!(seen, (1 << names.len()) - 1, "all that there are");
+    }
+
     #[test]
     fn fields_are_found_and_counted() {
         let said = [("host", "a"), ("via", "x"), ("via", "yy"), ("te", ""), ("x-forwardee-prefix", "")];

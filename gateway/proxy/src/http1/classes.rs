@@ -120,6 +120,27 @@ mod tests {
         assert_eq!((token(b"GET / "), token(b"GET"), token(b" ")), (3, 3, 0));
     }
 
+    /// What is taken here is taken, and not changed, by the types that it is put into.
+    #[test]
+    fn tokens_and_targets_are_taken_by_the_types_of_heads() {
+        for byte in 0..=u8::MAX {
+            let name = http::HeaderName::from_bytes(&[byte]);
+            assert_eq!(is_token(&[byte]), name.is_ok(), "{}", byte.escape_ascii());
+            assert_eq!(is_token(&[byte]), http::Method::from_bytes(&[b'A', byte]).is_ok());
+            if let Ok(name) = name {
+                assert_eq!(name.as_str().as_bytes(), [byte.to_ascii_lowercase()]);
+            }
+            for target in [&[b'/', byte, b'x'][..], &[b'/', b'?', byte, b'x']] {
+                let taken = http::uri::PathAndQuery::try_from(target);
+                if is_target(target) {
+                    assert_eq!(taken.unwrap().as_str().as_bytes(), target);
+                }
+            }
+            let is_value = text(&[b'a', byte, b'b']) == 3 || byte == b'\t';
+            assert_eq!(is_value, http::HeaderValue::from_bytes(&[b'a', byte, b'b']).is_ok());
+        }
+    }
+
     #[test]
     fn letters_become_lower_case_and_nothing_else_changes() {
         for byte in 0..=u8::MAX {

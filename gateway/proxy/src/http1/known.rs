@@ -187,6 +187,19 @@ mod tests {
                 );
             }
         }
+        for known in Known::ALL {
+            let mut name = known.name().as_str().as_bytes().to_vec();
+            for place in 0..name.len() {
+                let letter = name[place];
+                for byte in 0..=u8::MAX {
+                    name[place] = byte;
+                    let is = |known: &&Known| name.eq_ignore_ascii_case(known.name().as_str().as_bytes());
+                    let expected = Known::ALL.iter().find(is).copied();
+                    assert_eq!(Known::of(&name), expected, "{}", name.escape_ascii());
+                }
+                name[place] = letter;
+            }
+        }
         for other in ["", "hos", "hosts", "h\u{f}st", "content_length", "content\rlength", "x-forwarded-by"] {
             assert_eq!(Known::of(other.as_bytes()), None, "{other}");
         }

@@ -201,3 +201,36 @@ async fn without_a_certificate_nothing_is_opened_and_that_is_told() {
     let ListenerState::Denied { message } = &status.state else { panic!("{status:?}") };
     assert!(message.contains("--tls-cert and --tls-key"), "{message}");
 }
+
+/// Responses that are left to the worker and do not go through at once follow whole and in their order.
+#[tokio::test]
+async fn many_responses_arrive_at_a_reader_that_is_slow() {
+    const ASKED: usize = 1500;
+    let upstream = Upstream::new().await;
+    let (gateway, trusted) = gateway(&upstream).await;
+    let stream = connect(&gateway, &trusted, &BOTH, &["http/1.1"]).await.unwrap();
+    let (mut reading, mut writing) = tokio::io::split(stream);
+    let asking = tokio::spawn(async move {
+        let ask = "GET /orders/x HTTP/1.1\r\nhost: shop.test\r\n\r\n";
+        soon(writing.write_all([&ask.repeat(ASKED - 1), ASK].concat().as_bytes())).await.unwrap();
+        soon(writing.flush()).await.unwrap();
+        writing
+    });
+    let mut endpoint = upstream.accept().await;
+    tokio::spawn(async move {
+        for number in 0.. {
+            let Some(_) = endpoint.next_message().await else { return };
+            endpoint.write(&ok(&format!("{number:06}").repeat(1000), "")).await;
+        }
+    });
+    // The kernels take some of it; the rest waits for the reader, who has no sign of that.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let mut answers = String::new();
+    soon(reading.read_to_string(&mut answers)).await.unwrap();
+    let bodies: Vec<_> = answers.split("HTTP/1.1 200 OK\r\n").skip(1).collect();
+    assert_eq!(bodies.len(), ASKED);
+    for (number, body) in bodies.iter().enumerate() {
+        assert!(body.ends_with(&format!("\r\n\r\n{}", format!("{number:06}").repeat(1000))), "{number}");
+    }
+    drop(asking.await.unwrap());
+}

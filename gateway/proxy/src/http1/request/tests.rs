@@ -317,6 +317,40 @@ proptest! {
         prop_assert_eq!(want_of(&read_in_pieces(&head, cuts)), want_of(&read(&head)));
     }
 
+    /// There is no second parser behind the reader; beside it there is one.
+    #[test]
+    fn what_is_taken_another_parser_reads_the_same(
+        lines in prop::collection::vec("[a-zA-Z-]{1,12}:[ \t]{0,2}[ -~\t\u{e9}]{0,12}[ \t]{0,2}\r\n", 0..5),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
+    ) {
+        let mut head = format!("POST /a?b=c HTTP/1.1\r\nHost: ok.test\r\n{}\r\n", lines.concat()).into_bytes();
+        for (place, byte) in changes {
+            let place = place.index(head.len());
+            head[place] = byte;
+        }
+        let mut buffer = BytesMut::from(&head[..]);
+        let mut reader = HeadReader::new(LIMITS);
+        if let Want::Ordinary(_) | Want::ToHyper = want_of(&reader.read(&buffer)) {
+            let length = reader.length();
+            let mut fields = [httparse::EMPTY_HEADER; 16];
+            let mut other = httparse::Request::new(&mut fields);
+            prop_assert_eq!(other.parse(&head), Ok(httparse::Status::Complete(length)));
+            // An authority or `*` in the target is read by whoever it is left to.
+            if other.path.is_some_and(|path| path.starts_with('/')) {
+                let parts = reader.take(&mut buffer, HeaderMap::new()).unwrap();
+                prop_assert_eq!(Some(parts.method.as_str()), other.method);
+                let target = parts.uri.path_and_query().map(http::uri::PathAndQuery::as_str);
+                prop_assert_eq!(target, other.path);
+                let mut theirs = HeaderMap::new();
+                for field in other.headers.iter() {
+                    let name = http::HeaderName::from_bytes(field.name.as_bytes()).unwrap();
+                    theirs.append(name, http::HeaderValue::from_bytes(field.value).unwrap());
+                }
+                prop_assert_eq!(parts.headers, theirs);
+            }
+        }
+    }
+
     #[test]
     fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         drop(read(&bytes));
