@@ -27,8 +27,8 @@ pub(crate) enum Body {
 }
 
 /// An endpoint's response on its way to the client. Dropping it half-way closes the upstream connection. What it
-/// flows from stays in the [`Exchange`], which lets go of it when it fails: hyper may keep this body for as long as the
-/// client likes.
+/// flows from stays in the [`Exchange`], which lets go of it when it fails: this body is kept for as long as the client
+/// takes nothing of it.
 pub(crate) struct Relay {
     in_flight: InFlight,
 }
@@ -148,10 +148,10 @@ impl HttpBody for Body {
             Self::Own(_) => Poll::Ready(None),
             Self::Relay(relay) => relay.poll(cx),
         };
-        // The end is told as soon as it is known, because hyper does not ask again after the last byte.
+        // The end is told as soon as it is known, because nobody asks again after the last byte.
         let ended = match &polled {
             Poll::Pending => false,
-            // Nothing follows trailers, though hyper does not know it yet when it hands them over.
+            // Nothing follows trailers.
             Poll::Ready(Some(Ok(frame))) => {
                 frame.is_trailers() || matches!(this, Self::Relay(relay) if relay.is_at_end())
             }

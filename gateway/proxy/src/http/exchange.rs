@@ -390,8 +390,8 @@ impl Exchange {
         let waited = now.saturating_duration_since(self.since.get());
         let limits = self.timeouts.get();
         if self.failed.get().is_some() && self.phase.get() == Phase::Downloading {
-            // It failed at an earlier sweep and is still here, so hyper did not ask for more of the response: its
-            // buffer is full, because the client does not take what is in it.
+            // It failed at an earlier sweep and is still here, so nobody asked for more of the response: what is to go out
+            // is full, because the client does not take it.
             let first = !self.stuck.replace(true);
             self.client.stuck(first, waited >= limits.stream_idle);
             return;

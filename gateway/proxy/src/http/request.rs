@@ -1,9 +1,8 @@
 //! What a request asks for: its target and authority, read strictly, so that what is matched here, what is sent on and
 //! what the endpoint makes of it are the same.
 //!
-//! hyper has refused malformed heads before (bad characters, several or unequal `Content-Length`, a last transfer
-//! coding that is not `chunked`; with both `Transfer-Encoding` and `Content-Length` it drops the latter and closes).
-//! What is left is checked here; the table in the tests is the specification.
+//! Malformed heads have been refused before (over HTTP/1.1 by [`crate::http1::request`], over HTTP/2 by [`crate::http2`]). What
+//! is left, and what both have in common, is checked here; the table in the tests is the specification.
 
 use std::net::Ipv6Addr;
 

@@ -1,8 +1,8 @@
 //! What is known of one client connection while it is open.
 //!
 //! Two time-outs guard it, and neither has a timer: a connection that is idle between requests, and one that has begun
-//! a request and does not finish its head. The socket's wrapper notes when bytes come in while no request is in
-//! flight, which is what tells the two apart; the worker's sweep compares times.
+//! a request and does not finish its head. Who reads from it notes when bytes come in while no request is in flight,
+//! which is what tells the two apart; the worker's sweep compares times.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -191,8 +191,7 @@ impl Client {
 
     /// It does not take the response of an exchange that has failed; told at each sweep, and `first` the first time.
     /// With HTTP/2 the other streams may be well, so the connection is closed when none is, or when it has been `long`
-    /// enough. (hyper gives no way to reset the one stream: it asks nothing of a body that the client has no window
-    /// for.)
+    /// enough.
     pub(crate) fn stuck(&self, first: bool, long: bool) {
         self.stuck.set(self.stuck.get() + usize::from(first));
         if long || self.stuck.get() >= self.in_flight.get() {
@@ -320,8 +319,8 @@ impl Client {
         }
     }
 
-    /// Asks the kernel whether the client has reset the connection. hyper finds out only when it reads, which it does
-    /// not as long as bytes wait that nobody wants yet. A client that has closed its own direction may still read.
+    /// Asks the kernel whether the client has reset the connection. Who serves it finds out only by reading, and reads
+    /// nothing as long as bytes wait that nobody wants yet. A client that has closed its own direction may still read.
     fn is_reset(&self) -> bool {
         let Some(wire) = self.wire.borrow().upgrade() else { return false };
         let stream = wire.stream.borrow();

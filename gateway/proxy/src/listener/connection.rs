@@ -29,8 +29,8 @@ use crate::http::client_body::ClientBody;
 use crate::http::{proxy, respond};
 use crate::telemetry::Record;
 
-/// hyper takes heads that are larger by this than allowed, so that they get an answer of ours; what is larger still is
-/// refused by hyper, without a word.
+/// hyper takes heads that are larger by this than allowed. They do not get that far: the screen refuses them with an answer of
+/// ours.
 const HEAD_ROOM: usize = 16 * 1024;
 
 /// How connections are served; one for each worker.
@@ -116,8 +116,8 @@ impl Drop for Watched {
     }
 }
 
-/// What hyper answered by itself (a head that is no HTTP, or too large) appears in the metrics and the access log here;
-/// the rest has been told by the exchange that it broke.
+/// What hyper answered by itself (a head that the screen took and hyper does not) appears in the metrics and the access log
+/// here; the rest has been told by the exchange that it broke.
 fn note_error(client: &Client, error: &hyper::Error) {
     let reason = if error.is_parse_too_large() {
         Some(Reason::HeadersTooLarge)

@@ -1,7 +1,7 @@
 //! One try to get a response from one endpoint.
 //!
-//! Interim responses (1xx) end here: hyper's server has no way to send one but its own 100 (Continue). A 103 (Early
-//! Hints) is lost, which costs its client time and nothing else; a 101 that nobody asked for is an error.
+//! Interim responses (1xx) end here: clients get none but the 100 (Continue) that hyper sends by itself. A 103 (Early Hints) is
+//! lost, which costs its client time and nothing else; a 101 that nobody asked for is an error.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
