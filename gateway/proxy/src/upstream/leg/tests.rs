@@ -216,3 +216,40 @@ async fn nothing_is_written_of_a_request_that_was_given_up() {
     flushes.flush();
     assert_eq!(endpoint.read(&mut [0]).await.unwrap(), 0);
 }
+
+/// Tells that it was woken.
+#[derive(Default)]
+struct Woken(tokio::sync::Notify);
+
+impl std::task::Wake for Woken {
+    fn wake(self: std::sync::Arc<Self>) {
+        self.0.notify_one();
+    }
+}
+
+#[tokio::test]
+async fn what_the_worker_cannot_write_wakes_its_owner_when_there_is_room() {
+    let (mut leg, mut endpoint) = open().await;
+    let mut before = 0;
+    leg.socket.stream.borrow().writable().await.unwrap();
+    while let Ok(written) = leg.socket.stream.borrow().try_write(&[b'x'; 64 * 1024]) {
+        before += written;
+    }
+    begin(&mut leg, Request::get("/a"), false);
+    let owner = std::sync::Arc::new(Woken::default());
+    let waker = std::task::Waker::from(std::sync::Arc::clone(&owner));
+    let mut cx = Context::from_waker(&waker);
+    let mut nothing = |_: &mut Context<'_>| Poll::Ready(Ok(Piece::End(None)));
+    assert!(leg.poll_send(&mut cx, &mut nothing).is_ready(), "left to the worker");
+    leg.flushes.flush();
+    assert_eq!((leg.is_sent(), leg.moved()), (false, (false, false)));
+
+    let mut taken = vec![0; before];
+    endpoint.read_exact(&mut taken).await.unwrap();
+    owner.0.notified().await;
+    assert!(leg.poll_send(&mut cx, &mut nothing).is_ready());
+    assert_eq!((leg.is_sent(), leg.moved()), (true, (true, false)));
+    let mut request = [0; 28];
+    endpoint.read_exact(&mut request).await.unwrap();
+    assert_eq!(&request, b"GET /a HTTP/1.1\r\nhost: a\r\n\r\n");
+}
