@@ -148,8 +148,9 @@ fn unconnected(error: &ConnectError) -> Broken {
 fn classify(broken: &LegBroken, (wrote, read): (bool, bool), reused: bool) -> Broken {
     tracing::trace!(%broken, "an attempt broke");
     // An idle connection that the endpoint closes just now is no sign of ill health.
-    let outcome = (!reused || read).then_some(Outcome::Reset);
-    if read {
+    let answered = wrote && read;
+    let outcome = (!reused || answered).then_some(Outcome::Reset);
+    if answered {
         return final_failure(broken.reason(), outcome);
     }
     let progress = if wrote { Progress::DiedUnanswered } else { Progress::NothingWritten };

@@ -65,6 +65,9 @@ pub(super) enum LegBroken {
     /// The connection died.
     #[error("the connection broke: {0}")]
     Reset(#[source] io::Error),
+    /// Something came before a byte of the request was written, so it is no answer to that.
+    #[error("the endpoint spoke unasked")]
+    Unasked,
     /// What came is no response.
     #[error(transparent)]
     Malformed(#[from] Malformed),
@@ -75,7 +78,7 @@ impl LegBroken {
     pub(super) fn reason(&self) -> Reason {
         match self {
             Self::Closed | Self::Reset(_) | Self::Malformed(Malformed::Truncated) => Reason::UpstreamReset,
-            Self::Malformed(_) => Reason::UpstreamProtocol,
+            Self::Malformed(_) | Self::Unasked => Reason::UpstreamProtocol,
         }
     }
 }
@@ -186,13 +189,16 @@ impl Leg {
     /// The head of the response; interim ones are read past.
     ///
     /// # Errors
-    /// If the connection ends before it, or what comes is no response.
+    /// If the connection ends before it, or what comes is no response, or none to this request.
     pub(super) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<response::Parts, LegBroken>> {
         loop {
             let before = self.received.len();
             let Some(head) = self.heads.take(&mut self.received, || self.socket.buffers.headers.take())?
             else {
                 ready!(self.poll_read(cx, READ))?;
+                if !self.socket.wrote() {
+                    return Poll::Ready(Err(LegBroken::Unasked));
+                }
                 continue;
             };
             if head.status == StatusCode::SWITCHING_PROTOCOLS {

@@ -140,6 +140,8 @@ async fn a_body_that_is_not_what_its_head_says_breaks_off() {
 #[tokio::test]
 async fn a_large_body_is_read_in_large_pieces() {
     let (mut leg, mut endpoint) = open().await;
+    begin(&mut leg, Request::get("/a"), false);
+    send(&mut leg, Vec::new()).await.unwrap();
     let length = 1 << 20;
     let answer =
         [format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n").into_bytes(), vec![b'x'; length]];
@@ -193,6 +195,8 @@ async fn the_end_of_the_connection_is_told() {
 #[tokio::test]
 async fn a_reset_is_no_end_of_a_body() {
     let (mut leg, mut endpoint) = open().await;
+    begin(&mut leg, Request::get("/a"), false);
+    send(&mut leg, Vec::new()).await.unwrap();
     endpoint.write_all(b"HTTP/1.1 200 OK\r\n\r\nhalf").await.unwrap();
     let head = poll_fn(|cx| leg.poll_head(cx)).await.unwrap();
     let mut body =
@@ -231,7 +235,7 @@ impl std::task::Wake for Woken {
 async fn what_the_worker_cannot_write_wakes_its_owner_when_there_is_room() {
     let (mut leg, mut endpoint) = open().await;
     let mut before = 0;
-    leg.socket.stream.borrow().writable().await.unwrap();
+    poll_fn(|cx| leg.socket.stream.borrow().poll_write_ready(cx)).await.unwrap();
     while let Ok(written) = leg.socket.stream.borrow().try_write(&[b'x'; 64 * 1024]) {
         before += written;
     }
@@ -252,4 +256,17 @@ async fn what_the_worker_cannot_write_wakes_its_owner_when_there_is_room() {
     let mut request = [0; 28];
     endpoint.read_exact(&mut request).await.unwrap();
     assert_eq!(&request, b"GET /a HTTP/1.1\r\nhost: a\r\n\r\n");
+}
+
+/// As one does that gives up waiting for a request (408), or answers one twice.
+#[tokio::test]
+async fn what_comes_before_the_request_was_written_is_no_answer_to_it() {
+    let (mut leg, mut endpoint) = open().await;
+    begin(&mut leg, Request::post("/a"), false);
+    let mut nothing = |_: &mut Context<'_>| Poll::Ready(Ok(Piece::End(None)));
+    poll_fn(|cx| leg.poll_send(cx, &mut nothing)).await.unwrap();
+    endpoint.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+    let head = poll_fn(|cx| leg.poll_head(cx)).await;
+    assert!(matches!(head, Err(LegBroken::Unasked)), "{head:?}");
+    assert!(!leg.moved().0, "it can be sent on another connection");
 }
