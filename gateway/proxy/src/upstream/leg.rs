@@ -52,8 +52,9 @@ pub(super) struct Leg {
     read: bool,
     /// Whether the head was kept back for the beginning of its body.
     waited: bool,
-    /// Whether the request was left to the worker to be written.
-    left: bool,
+    /// Whether the request may be left to the worker to be written. One with a body may not: its body is not kept, so it
+    /// cannot be sent again if the connection ends before that.
+    may_be_left: bool,
 }
 
 /// Why there is no (more of a) response.
@@ -101,7 +102,7 @@ impl Leg {
             interim: 0,
             read: false,
             waited: false,
-            left: false,
+            may_be_left: false,
         }
     }
 
@@ -116,7 +117,7 @@ impl Leg {
         has_body: bool,
     ) -> Result<(), Malformed> {
         self.body = if has_body { BodyWriter::of_request(&request.headers)? } else { BodyWriter::none() };
-        (self.interim, self.read, self.waited, self.left) = (0, false, false, false);
+        (self.interim, self.read, self.waited, self.may_be_left) = (0, false, false, !has_body);
         self.socket.begin();
         let mut out = self.socket.out.borrow_mut();
         out.borrow(|| self.socket.buffers.to_write());
@@ -134,8 +135,8 @@ impl Leg {
         self.body.is_ended() && self.socket.out.borrow().is_empty() && !self.socket.is_shut()
     }
 
-    /// Writes the request, its body as it comes from `source`. Ready when all of it was written, or left to the worker to be
-    /// written in this round, or the endpoint takes no more of it: that is no error, since it may have answered. A piece is
+    /// Writes the request, its body as it comes from `source`. Ready when all of it was written, or, if it has no body, left
+    /// to the worker to be written in this round, or the endpoint takes no more of it: that is no error, since it may have answered. A piece is
     /// asked for only when there is room for it.
     ///
     /// # Errors
@@ -153,8 +154,7 @@ impl Leg {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            if self.body.is_ended() && !self.socket.wrote() && !self.left {
-                self.left = true;
+            if std::mem::take(&mut self.may_be_left) {
                 self.socket.is_owned_by(cx);
                 self.flushes.leave(To::Endpoint, Rc::clone(&self.socket) as _);
                 return Poll::Ready(Ok(()));

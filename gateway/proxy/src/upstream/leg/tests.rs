@@ -85,8 +85,6 @@ async fn the_beginning_of_a_body_goes_out_with_the_head() {
     let mut pieces = [Poll::Pending, Poll::Ready(Ok(Piece::Data(Bytes::from("hello"))))].into_iter();
     let mut next = |_: &mut Context<'_>| pieces.next().unwrap_or(Poll::Ready(Ok(Piece::End(None))));
     poll_fn(|cx| leg.poll_send(cx, &mut next)).await.unwrap();
-    assert!(!leg.is_sent(), "it was left to the worker");
-    leg.flushes.flush();
     assert!(leg.is_quiet());
     let mut request = vec![0; 100];
     let length = endpoint.read(&mut request).await.unwrap();
