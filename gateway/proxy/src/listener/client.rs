@@ -22,6 +22,7 @@ use super::accept::Listening;
 use super::screen::Screen;
 use super::wire::Wire;
 use crate::config::LiveConfig;
+use crate::error::Reason;
 use crate::flushes::Flush;
 use crate::http::headers::Peer;
 use crate::http::respond;
@@ -176,6 +177,11 @@ impl Client {
         if self.refusal_waits.replace(false) {
             self.wake();
         }
+    }
+
+    /// A head of it did not become a request, and was answered without one.
+    pub(super) fn refused(&self, reason: Reason) {
+        Record::refused(Rc::clone(&self.worker), self.peer.address, respond::status(reason), reason);
     }
 
     /// The handshake is done; `http2` tells whether both sides agreed on that.
@@ -340,9 +346,10 @@ impl Flush for Client {
     fn flush(&self) {
         let Some(wire) = self.wire.borrow().upgrade() else { return };
         // Without one it is about to run, and writes by itself.
-        let Some(waker) = self.waker.borrow().clone() else { return };
-        if let Poll::Ready(Err(_)) = wire.poll_left(&mut Context::from_waker(&waker)) {
-            waker.wake();
+        let waker = self.waker.borrow();
+        let Some(waker) = &*waker else { return };
+        if let Poll::Ready(Err(_)) = wire.poll_left(&mut Context::from_waker(waker)) {
+            waker.wake_by_ref();
         }
     }
 }
@@ -367,10 +374,8 @@ impl ClientIo {
     /// it shuts down.
     fn poll_refusal(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Some(failure) = self.screen.take_refusal() {
-            let client = &self.client;
-            let status = respond::status(failure.reason);
-            Record::refused(Rc::clone(client.worker()), client.peer.address, status, failure.reason);
-            client.unread.set(true);
+            self.client.refused(failure.reason);
+            self.client.unread.set(true);
             self.refusal = respond::refusal(&failure);
         }
         while !self.refusal.is_empty() {

@@ -26,8 +26,7 @@ use super::wire::Wire;
 use crate::config::ProxyConfig;
 use crate::error::Reason;
 use crate::http::client_body::ClientBody;
-use crate::http::{proxy, respond};
-use crate::telemetry::Record;
+use crate::http::proxy;
 
 /// hyper takes heads that are larger by this than allowed. They do not get that far: the screen refuses them with an answer of
 /// ours.
@@ -125,7 +124,7 @@ fn note_error(client: &Client, error: &hyper::Error) {
         error.is_parse().then_some(Reason::BadRequest)
     };
     if let Some(reason) = reason {
-        Record::refused(Rc::clone(client.worker()), client.peer.address, respond::status(reason), reason);
+        client.refused(reason);
     }
     tracing::debug!(%error, peer = %client.peer.address, "a client connection ended with an error");
 }

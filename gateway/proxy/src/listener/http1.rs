@@ -18,6 +18,7 @@ use http::{Request, Response};
 use http_body::Body as _;
 
 use super::client::{Client, Order};
+use super::closing::{linger, unless_aborted};
 use super::screen::Screen;
 use super::stream::Stream;
 use super::wire::{Wire, WireBody};
@@ -29,7 +30,6 @@ use crate::http::{proxy, respond};
 use crate::http1::Malformed;
 use crate::http1::answer::{Manner, is_head_only, says_close};
 use crate::http1::request::{Framing, Verdict};
-use crate::telemetry::Record;
 
 /// Who serves what follows on a connection, from the head on that is the first in it.
 pub(super) enum Other {
@@ -286,11 +286,9 @@ impl Connection<'_> {
 
     /// Answers a head that did not become a request.
     async fn refuse(&self, failure: &Failure) -> After {
-        let client = self.client;
-        let status = respond::status(failure.reason);
-        Record::refused(Rc::clone(client.worker()), client.peer.address, status, failure.reason);
+        self.client.refused(failure.reason);
         self.wire.output.borrow_mut().answer(&respond::refusal(failure));
-        let flushed = poll_fn(|cx| self.poll_unless_aborted(cx, |wire, cx| wire.poll_flush(cx))).await;
+        let flushed = unless_aborted(self.client, |cx| self.wire.poll_flush(cx)).await;
         if matches!(flushed, Some(Ok(()))) { After::Linger } else { After::Drop }
     }
 
@@ -299,32 +297,13 @@ impl Connection<'_> {
         if after == After::Drop || !self.settle().await {
             return;
         }
-        let lingers = after == After::Linger;
         // Closing the socket says the same, but for TLS.
-        let says_end =
-            lingers || after == After::Close && matches!(*self.wire.stream.borrow(), Stream::Tls(_));
-        if !says_end {
-            return;
+        let says_end = matches!(*self.wire.stream.borrow(), Stream::Tls(_));
+        if after == After::Linger {
+            linger(self.client, self.wire).await;
+        } else if says_end {
+            unless_aborted(self.client, |cx| self.wire.poll_shutdown(cx)).await;
         }
-        if lingers {
-            self.client.lingers();
-        }
-        let shut = poll_fn(|cx| self.poll_unless_aborted(cx, |wire, cx| wire.poll_shutdown(cx))).await;
-        if lingers && matches!(shut, Some(Ok(()))) {
-            // A socket that is closed with unread bytes sends a reset, and that may overtake the answer.
-            poll_fn(|cx| self.poll_unless_aborted(cx, |wire, cx| wire.poll_drain(cx))).await;
-        }
-    }
-
-    fn poll_unless_aborted<T>(
-        &self,
-        cx: &mut Context<'_>,
-        step: impl FnOnce(&Wire, &mut Context<'_>) -> Poll<T>,
-    ) -> Poll<Option<T>> {
-        if self.client.take_order(cx) == Some(Order::Abort) {
-            return Poll::Ready(None);
-        }
-        step(self.wire, cx).map(Some)
     }
 }
 

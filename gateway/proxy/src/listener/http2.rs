@@ -21,6 +21,7 @@ use self::stream::Inbox;
 pub(super) use self::stream::answer_all;
 use self::streams::Streams;
 use super::client::{Client, Order};
+use super::closing::linger;
 use super::wire::Wire;
 use crate::config::ProxyConfig;
 use crate::error::Reason;
@@ -91,7 +92,7 @@ pub(super) async fn serve(client: &Rc<Client>, wire: &Rc<Wire>) {
     // Whatever is still in flight ends here, before the connection does.
     drop(serving);
     if after == After::Close {
-        close(client, wire).await;
+        linger(client, wire).await;
     }
 }
 
@@ -287,24 +288,3 @@ where
 
 /// The connection ends, because the client has broken the rules.
 struct Ends;
-
-/// Closes the connection, so that the client can read what it was told: a socket that is closed with unread bytes sends
-/// a reset, and that may overtake what was written before.
-async fn close(client: &Client, wire: &Wire) {
-    client.lingers();
-    let shut = poll_fn(|cx| unless_aborted(client, cx, |cx| wire.poll_shutdown(cx))).await;
-    if matches!(shut, Some(Ok(()))) {
-        poll_fn(|cx| unless_aborted(client, cx, |cx| wire.poll_drain(cx))).await;
-    }
-}
-
-fn unless_aborted<T>(
-    client: &Client,
-    cx: &mut Context<'_>,
-    step: impl FnOnce(&mut Context<'_>) -> Poll<T>,
-) -> Poll<Option<T>> {
-    if client.take_order(cx) == Some(Order::Abort) {
-        return Poll::Ready(None);
-    }
-    step(cx).map(Some)
-}

@@ -19,7 +19,6 @@ use crate::http2::connection::{Asked, Sent};
 use crate::http2::hpack::Lacking;
 use crate::http2::{ErrorCode, Shared};
 use crate::listener::Client;
-use crate::telemetry::Record;
 
 /// The stream's place on its connection, which is free again when this is dropped.
 struct Place {
@@ -74,9 +73,8 @@ pub(in crate::listener) async fn answer_all(client: Rc<Client>, connection: Shar
 }
 
 /// The answer to a head that did not become a request.
-fn refuse(client: &Rc<Client>, failure: &Failure) -> Response<Body> {
-    let status = respond::status(failure.reason);
-    Record::refused(Rc::clone(client.worker()), client.peer.address, status, failure.reason);
+fn refuse(client: &Client, failure: &Failure) -> Response<Body> {
+    client.refused(failure.reason);
     respond::refusal_over_http2(failure)
 }
 
