@@ -69,9 +69,7 @@ impl Body {
         }
         Self::Relay(Relay { in_flight })
     }
-}
 
-impl Body {
     /// Ready when the response cannot go on, whatever there is left of it; wakes the caller when that comes to be. For
     /// whoever waits for the client and asks for nothing more meanwhile.
     pub(crate) fn poll_failed(&self, cx: &Context<'_>) -> Poll<Reason> {

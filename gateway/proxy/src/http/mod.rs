@@ -14,4 +14,4 @@ pub(crate) mod respond;
 pub(crate) mod spare_headers;
 mod strangers;
 pub(crate) mod survey;
-mod trailers;
+pub(crate) mod trailers;

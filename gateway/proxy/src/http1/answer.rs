@@ -4,16 +4,9 @@ use http::response::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use hyper::ext::ReasonPhrase;
 
-/// How the body of a response goes out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Framing {
-    /// It does not: the response has none, whatever its fields say.
-    None,
-    /// As so many bytes.
-    Length(u64),
-    /// In chunks, because nobody knows how long it is.
-    Chunked,
-}
+use super::framing::{Delimited, cannot_have_body};
+use super::write::field;
+use crate::http::trailers;
 
 /// What is to be known besides the head.
 #[derive(Debug)]
@@ -29,17 +22,17 @@ pub(crate) struct Manner {
 }
 
 impl Manner {
-    fn framing(&self, status: StatusCode) -> Framing {
+    fn framing(&self, status: StatusCode) -> Delimited {
         match self.length {
-            _ if self.head_only || cannot_have_body(status) => Framing::None,
-            Some(length) => Framing::Length(length),
-            None => Framing::Chunked,
+            _ if self.head_only || cannot_have_body(status) => Delimited::None,
+            Some(length) => Delimited::Length(length),
+            None => Delimited::Chunked,
         }
     }
 }
 
 /// Appends the head of a response in HTTP/1.1; gives the framing that it tells.
-pub(crate) fn head(parts: &Parts, manner: &Manner, out: &mut Vec<u8>) -> Framing {
+pub(crate) fn head(parts: &Parts, manner: &Manner, out: &mut Vec<u8>) -> Delimited {
     let framing = manner.framing(parts.status);
     status_line(parts, out);
     let mut has_date = false;
@@ -59,9 +52,9 @@ pub(crate) fn head(parts: &Parts, manner: &Manner, out: &mut Vec<u8>) -> Framing
         field(name, value, out);
     }
     match framing {
-        Framing::Length(length) => content_length(length, out),
-        Framing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
-        Framing::None => {
+        Delimited::Length(length) => content_length(length, out),
+        Delimited::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+        Delimited::None => {
             if let (false, Some(length @ 1..)) = (has_length || cannot_have_body(parts.status), manner.length)
             {
                 content_length(length, out);
@@ -94,31 +87,8 @@ pub(crate) fn announced(trailers: &HeaderMap, announcement: &HeaderValue) -> Hea
         let mut names = announcement.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
         names.any(|announced| announced.eq_ignore_ascii_case(name.as_str().as_bytes()))
     };
-    let kept = trailers.iter().filter(|(name, _)| is_announced(name) && may_trail(name));
+    let kept = trailers.iter().filter(|(name, _)| is_announced(name) && trailers::is_fit(name));
     kept.map(|(name, value)| (name.clone(), value.clone())).collect()
-}
-
-/// RFC 9110 section 6.5.1: what is for the framing, routing or handling of a message cannot come behind it.
-fn may_trail(name: &HeaderName) -> bool {
-    ![
-        header::AUTHORIZATION,
-        header::CACHE_CONTROL,
-        header::CONTENT_ENCODING,
-        header::CONTENT_LENGTH,
-        header::CONTENT_RANGE,
-        header::CONTENT_TYPE,
-        header::HOST,
-        header::MAX_FORWARDS,
-        header::SET_COOKIE,
-        header::TE,
-        header::TRAILER,
-        header::TRANSFER_ENCODING,
-    ]
-    .contains(name)
-}
-
-fn cannot_have_body(status: StatusCode) -> bool {
-    status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
 fn status_line(parts: &Parts, out: &mut Vec<u8>) {
@@ -137,29 +107,9 @@ fn status_line(parts: &Parts, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-fn field(name: &HeaderName, value: &HeaderValue, out: &mut Vec<u8>) {
-    let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
-    out.reserve(name.len() + value.len() + ": \r\n".len());
-    out.extend_from_slice(name);
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
-}
-
 fn content_length(length: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(b"content-length: ");
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    let mut left = length;
-    loop {
-        at -= 1;
-        digits[at] = b'0' + u8::try_from(left % 10).unwrap_or_default();
-        left /= 10;
-        if left == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[at..]);
+    out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
     out.extend_from_slice(b"\r\n");
 }
 
@@ -176,7 +126,7 @@ mod tests {
         date: Some(HeaderValue::from_static("now")),
     };
 
-    fn written(status: u16, fields: &[(&'static str, &'static str)], manner: Manner) -> (String, Framing) {
+    fn written(status: u16, fields: &[(&'static str, &'static str)], manner: Manner) -> (String, Delimited) {
         let mut parts = Response::new(()).into_parts().0;
         parts.status = StatusCode::from_u16(status).unwrap();
         for (name, value) in fields {
@@ -190,34 +140,34 @@ mod tests {
     #[test]
     fn the_framing_follows_the_body_and_not_the_fields() {
         for (status, fields, manner, expected, framing) in [
-            (200, &[][..], PLAIN, "HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n", Framing::Length(3)),
+            (200, &[][..], PLAIN, "HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n", Delimited::Length(3)),
             (
                 200,
                 &[("content-length", "7"), ("content-length", "8"), ("transfer-encoding", "chunked")],
                 PLAIN,
                 "HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n",
-                Framing::Length(3),
+                Delimited::Length(3),
             ),
             (
                 200,
                 &[("content-length", "7")],
                 Manner { length: None, ..PLAIN },
                 "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
-                Framing::Chunked,
+                Delimited::Chunked,
             ),
             (
                 404,
                 &[],
                 Manner { length: Some(0), closes: true, ..PLAIN },
                 "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
-                Framing::Length(0),
+                Delimited::Length(0),
             ),
             (
                 u16::MAX % 1000,
                 &[("connection", "close")],
                 Manner { length: Some(u64::MAX), ..PLAIN },
                 "HTTP/1.1 535 \r\ncontent-length: 18446744073709551615\r\n\r\n",
-                Framing::Length(u64::MAX),
+                Delimited::Length(u64::MAX),
             ),
         ] {
             assert_eq!(written(status, fields, manner), (expected.to_owned(), framing));
@@ -244,7 +194,7 @@ mod tests {
             ),
             (204, &[("content-length", "0")], PLAIN, "HTTP/1.1 204 No Content\r\n\r\n"),
         ] {
-            assert_eq!(written(status, fields, manner), (expected.to_owned(), Framing::None));
+            assert_eq!(written(status, fields, manner), (expected.to_owned(), Delimited::None));
         }
     }
 

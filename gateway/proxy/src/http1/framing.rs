@@ -17,6 +17,28 @@ pub(crate) enum Framing {
     UntilClose,
 }
 
+/// How the body of a message is told to end whose connection lives on behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Delimited {
+    /// There is no body, whatever the fields say.
+    None,
+    /// After so many bytes.
+    Length(u64),
+    /// By the last of its chunks.
+    Chunked,
+}
+
+impl Delimited {
+    /// The framing of the body, if there is one.
+    pub(crate) fn body(self) -> Option<Framing> {
+        match self {
+            Self::None => None,
+            Self::Length(length) => Some(Framing::Length(length)),
+            Self::Chunked => Some(Framing::Chunked),
+        }
+    }
+}
+
 impl Framing {
     /// That of the response with this head, and these fields in it, to a request with this method.
     ///
@@ -56,9 +78,12 @@ fn said(headers: &HeaderMap, may_have: impl Fn(Known) -> bool) -> Result<(bool, 
 }
 
 fn has_no_body(method: &Method, status: StatusCode) -> bool {
-    *method == Method::HEAD
-        || status.is_informational()
-        || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+    *method == Method::HEAD || cannot_have_body(status)
+}
+
+/// Whether responses with this status have no body, to whatever method.
+pub(crate) fn cannot_have_body(status: StatusCode) -> bool {
+    status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
 fn is_chunked(headers: &HeaderMap) -> Result<bool, Malformed> {
@@ -81,8 +106,8 @@ fn length(headers: &HeaderMap) -> Result<Option<u64>, Malformed> {
     number(length.as_bytes()).map(Some).ok_or(Malformed::Ambiguous("a length that is no number"))
 }
 
-/// Digits alone. Zeros before them would go on to the client, and are octal to some.
-fn number(digits: &[u8]) -> Option<u64> {
+/// Digits alone. Zeros before them would go on to the other side, and are octal to some.
+pub(crate) fn number(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || (digits[0] == b'0' && digits.len() > 1) {
         return None;
     }

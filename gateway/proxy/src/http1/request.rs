@@ -21,6 +21,7 @@ use http::{HeaderMap, Method, Uri, Version};
 
 use super::classes::{is_target, text, token};
 use super::fields::{Field, Unfit};
+use super::framing::Delimited;
 use crate::error::{Failure, Reason};
 
 /// Longest request target that is taken, in bytes.
@@ -50,24 +51,13 @@ pub(crate) enum Verdict {
     /// Sound, but not all of a head.
     Partial,
     /// All of the head of a request that needs no more care: [`HeadReader::take`] makes it one.
-    Ordinary(Framing),
+    Ordinary(Delimited),
     /// All of the head of a sound request that is not plainly ordinary.
-    ToHyper(Framing),
+    ToHyper(Delimited),
     /// The preface of an HTTP/2 connection. On a connection that has had a request it is nothing valid.
     Http2,
     /// What is wrong. Nothing that follows on the connection can be trusted.
     Refused(Failure),
-}
-
-/// How the end of a request's body is found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Framing {
-    /// There is no body.
-    None,
-    /// It has this many bytes, at least one.
-    Length(u64),
-    /// It comes in chunks.
-    Chunked,
 }
 
 /// Reads one head. It remembers how far it has read, so that each byte is looked at once.

@@ -29,7 +29,8 @@ use crate::http::client_body::ClientBody;
 use crate::http::{proxy, respond};
 use crate::http1::Malformed;
 use crate::http1::answer::{Manner, is_head_only, says_close};
-use crate::http1::request::{Framing, Verdict};
+use crate::http1::framing::Delimited;
+use crate::http1::request::Verdict;
 
 /// Who serves what follows on a connection, from the head on that is the first in it.
 pub(super) enum Other {
@@ -40,8 +41,8 @@ pub(super) enum Other {
 
 /// What is to be done next.
 enum Next {
-    Serve(Framing),
-    ToHyper(Framing),
+    Serve(Delimited),
+    ToHyper(Delimited),
     ToHttp2,
     Refuse(Failure),
     Close,
@@ -83,7 +84,7 @@ pub(super) async fn serve(client: &Rc<Client>, wire: &Rc<Wire>, may_be_http2: bo
                 Ok((parts, closes)) => connection.exchange(parts, framing, closes).await,
                 Err(failure) => connection.refuse(&failure).await,
             },
-            Next::ToHyper(framing) => return Some(Other::Hyper(Box::new(wire.hand_over(Some(framing))))),
+            Next::ToHyper(framing) => return Some(Other::Hyper(Box::new(wire.hand_over(framing)))),
             Next::ToHttp2 => return Some(Other::Http2),
             Next::Refuse(failure) => connection.refuse(&failure).await,
             Next::Close => After::Close,
@@ -167,11 +168,13 @@ impl Connection<'_> {
     }
 
     /// Answers one request.
-    async fn exchange(&mut self, parts: Parts, framing: Framing, closes: bool) -> After {
+    async fn exchange(&mut self, parts: Parts, framing: Delimited, closes: bool) -> After {
         let head_only = is_head_only(&parts.method);
         let body = match framing {
-            Framing::None => ClientBody::Empty,
-            Framing::Length(_) | Framing::Chunked => ClientBody::Own(WireBody::new(self.client, self.wire)),
+            Delimited::None => ClientBody::Empty,
+            Delimited::Length(_) | Delimited::Chunked => {
+                ClientBody::Own(WireBody::new(self.client, self.wire))
+            }
         };
         let response = {
             let request = Request::from_parts(parts, body);

@@ -12,8 +12,8 @@ use tokio::io::AsyncWrite as _;
 
 use super::stream::Stream;
 use crate::http1::Malformed;
-use crate::http1::answer::{self, Framing, Manner};
-use crate::http1::framing;
+use crate::http1::answer::{self, Manner};
+use crate::http1::framing::Delimited;
 use crate::http1::outgoing::Outgoing;
 use crate::http1::write::BodyWriter;
 use crate::upstream::Buffers;
@@ -41,14 +41,11 @@ impl Output {
     pub(super) fn head(&mut self, parts: &Parts, manner: &Manner) -> bool {
         self.announcement = None;
         self.bytes.borrow(|| self.buffers.to_write());
-        self.body = match answer::head(parts, manner, self.bytes.made()) {
-            Framing::None => BodyWriter::none(),
-            Framing::Length(length) => BodyWriter::new(framing::Framing::Length(length)),
-            Framing::Chunked => {
-                self.announcement = parts.headers.get(header::TRAILER).cloned();
-                BodyWriter::new(framing::Framing::Chunked)
-            }
-        };
+        let framing = answer::head(parts, manner, self.bytes.made());
+        if framing == Delimited::Chunked {
+            self.announcement = parts.headers.get(header::TRAILER).cloned();
+        }
+        self.body = framing.body().map_or_else(BodyWriter::none, BodyWriter::new);
         !self.body.is_ended()
     }
 

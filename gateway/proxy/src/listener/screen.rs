@@ -18,7 +18,8 @@ use super::client::Client;
 use super::stream::Stream;
 use crate::error::{Failure, Reason};
 use crate::http1::chunked::Chunked;
-use crate::http1::request::{Framing, HeadReader, Verdict};
+use crate::http1::framing::Delimited;
+use crate::http1::request::{HeadReader, Verdict};
 
 /// How much is read from the socket at once while a head comes, in bytes: as much as hyper would, so that a body comes
 /// in no more pieces.
@@ -54,13 +55,10 @@ enum Stage {
 
 impl Screen {
     /// Goes on with a connection, all of whose earlier requests have ended: `held` has come, and `reader` has read its
-    /// first head, whose framing this is; none, if it begins HTTP/2.
-    pub(super) fn resume(held: BytesMut, reader: HeadReader, framing: Option<Framing>) -> Self {
-        let stage = Stage::Open;
-        let mut screen = Self { reader, held, sound: 0, stage, passed: 0, told: false };
-        if let Some(framing) = framing {
-            screen.pass(framing);
-        }
+    /// first head, whose framing this is.
+    pub(super) fn resume(held: BytesMut, reader: HeadReader, framing: Delimited) -> Self {
+        let mut screen = Self { reader, held, sound: 0, stage: Stage::Head, passed: 0, told: false };
+        screen.pass(framing);
         screen
     }
 
@@ -159,13 +157,13 @@ impl Screen {
     }
 
     /// The head that was read is sound, and what follows has this framing.
-    fn pass(&mut self, framing: Framing) {
+    fn pass(&mut self, framing: Delimited) {
         let head = self.reader.length() as u64;
         self.passed += 1;
         (self.sound, self.stage) = match framing {
-            Framing::None => (head, Stage::Head),
-            Framing::Length(length) => (head.saturating_add(length), Stage::Head),
-            Framing::Chunked => (head, Stage::Chunks(Chunked::new())),
+            Delimited::None => (head, Stage::Head),
+            Delimited::Length(length) => (head.saturating_add(length), Stage::Head),
+            Delimited::Chunked => (head, Stage::Chunks(Chunked::new())),
         };
         self.reader.restart(self.reader.limits());
     }

@@ -24,8 +24,8 @@ use super::stream::Stream;
 use crate::error::Failure;
 use crate::http::client_body::BrokeOff;
 use crate::http1::body::{BodyReader, Piece};
-use crate::http1::framing;
-use crate::http1::request::{Framing, HeadReader, Limits, Verdict};
+use crate::http1::framing::Delimited;
+use crate::http1::request::{HeadReader, Limits, Verdict};
 use crate::http2;
 use crate::upstream::Buffers;
 
@@ -101,21 +101,17 @@ impl Wire {
     ///
     /// # Errors
     /// As in [`HeadReader::take`].
-    pub(super) fn take_head(&self, framing: Framing, client: &Client) -> Result<(Parts, bool), Failure> {
+    pub(super) fn take_head(&self, framing: Delimited, client: &Client) -> Result<(Parts, bool), Failure> {
         let input = &mut *self.input.borrow_mut();
         let parts = input.reader.take(&mut input.held, client.worker().spare_headers.take())?;
         let closes = input.reader.closes();
         input.reader.restart(client.head_limits());
-        input.body = match framing {
-            Framing::None => None,
-            Framing::Length(length) => Some(BodyReader::new(framing::Framing::Length(length))),
-            Framing::Chunked => Some(BodyReader::new(framing::Framing::Chunked)),
-        };
+        input.body = framing.body().map(BodyReader::new);
         Ok((parts, closes))
     }
 
     /// Gives up all that is held, with the head that has just been read, for somebody else to serve.
-    pub(super) fn hand_over(&self, framing: Option<Framing>) -> Screen {
+    pub(super) fn hand_over(&self, framing: Delimited) -> Screen {
         let input = &mut *self.input.borrow_mut();
         let limits = input.reader.limits();
         let reader = std::mem::replace(&mut input.reader, HeadReader::new(limits));

@@ -155,7 +155,7 @@ impl Leg {
                 return Poll::Pending;
             }
             if std::mem::take(&mut self.may_be_left) {
-                self.socket.is_owned_by(cx);
+                self.socket.set_owner(cx);
                 self.flushes.leave(To::Endpoint, Rc::clone(&self.socket) as _);
                 return Poll::Ready(Ok(()));
             }

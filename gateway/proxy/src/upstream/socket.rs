@@ -55,8 +55,8 @@ impl Socket {
         self.shut.get()
     }
 
-    /// Whose task is to go on, if [`Flush::flush`] cannot write everything.
-    pub(super) fn is_owned_by(&self, cx: &Context<'_>) {
+    /// This task is to go on, if [`Flush::flush`] cannot write everything.
+    pub(super) fn set_owner(&self, cx: &Context<'_>) {
         let mut owner = self.owner.borrow_mut();
         match &mut *owner {
             Some(waker) => waker.clone_from(cx.waker()),
@@ -96,10 +96,11 @@ impl Socket {
 
 impl Flush for Socket {
     fn flush(&self) {
-        let Some(owner) = self.owner.borrow().clone() else { return };
-        let flushed = self.poll_flush(&mut Context::from_waker(&owner));
+        let owner = self.owner.borrow();
+        let Some(owner) = &*owner else { return };
+        let flushed = self.poll_flush(&mut Context::from_waker(owner));
         if flushed.is_ready() && self.shut.get() {
-            owner.wake();
+            owner.wake_by_ref();
         }
     }
 }

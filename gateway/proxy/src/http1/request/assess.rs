@@ -2,8 +2,9 @@
 
 use http::Version;
 
+use super::super::framing::{Delimited, number};
 use super::super::known::Known;
-use super::{Field, Framing, RequestLine, bad};
+use super::{Field, RequestLine, bad};
 use crate::error::{Failure, Reason};
 
 /// The most words that all `Connection` fields of a request may have together.
@@ -15,7 +16,7 @@ const ORDINARY_METHODS: [&[u8]; 7] = [b"GET", b"POST", b"PUT", b"DELETE", b"PATC
 
 /// What a sound head says.
 pub(super) struct Said {
-    pub(super) framing: Framing,
+    pub(super) framing: Delimited,
     /// Whether the request is plainly ordinary.
     pub(super) is_ordinary: bool,
     /// Whether the connection is to be closed after the response.
@@ -100,13 +101,13 @@ impl<'a> Seen<'a> {
         Ok(())
     }
 
-    fn framing(&self, version: Version) -> Result<Framing, Failure> {
+    fn framing(&self, version: Version) -> Result<Delimited, Failure> {
         match (self.coding, self.length) {
-            (None, None | Some(0)) => Ok(Framing::None),
-            (None, Some(length)) => Ok(Framing::Length(length)),
+            (None, None | Some(0)) => Ok(Delimited::None),
+            (None, Some(length)) => Ok(Delimited::Length(length)),
             (Some(_), Some(_)) => Err(bad("the request has both content-length and transfer-encoding")),
             (Some(_), None) if version == Version::HTTP_10 => Err(bad("HTTP/1.0 knows no transfer-encoding")),
-            (Some(coding), None) => check_coding(coding).map(|()| Framing::Chunked),
+            (Some(coding), None) => check_coding(coding).map(|()| Delimited::Chunked),
         }
     }
 
@@ -125,8 +126,8 @@ impl<'a> Seen<'a> {
 
     /// The answer to TRACE repeats the request: it must have no body (RFC 9110 section 9.3.8), and no secrets that a
     /// script could read in the answer.
-    fn check_trace(&self, framing: Framing) -> Result<(), Failure> {
-        if framing != Framing::None || self.length.is_some() {
+    fn check_trace(&self, framing: Delimited) -> Result<(), Failure> {
+        if framing != Delimited::None || self.length.is_some() {
             return Err(bad("TRACE has no body"));
         }
         if self.has_cookie || self.authorizations > 0 {
@@ -155,13 +156,8 @@ fn check_spelling(name: &[u8]) -> Result<(), Failure> {
 
 /// Reads a length: digits alone, without leading zeros, so that there is one way to write it.
 fn length(value: &[u8]) -> Result<u64, Failure> {
-    let fault = || bad("content-length is not a decimal number, or too large");
-    let is_plain = value.iter().all(u8::is_ascii_digit) && (value == b"0" || !value.starts_with(b"0"));
-    if !is_plain {
-        return Err(fault());
-    }
-    let text = std::str::from_utf8(value).map_err(|_| fault())?;
-    text.parse().ok().filter(|length| *length <= MAX_LENGTH).ok_or_else(fault)
+    let length = number(value).filter(|length| *length <= MAX_LENGTH);
+    length.ok_or_else(|| bad("content-length is not a decimal number, or too large"))
 }
 
 /// Whether the body is in chunks and in no other coding.

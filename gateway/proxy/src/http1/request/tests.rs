@@ -4,7 +4,7 @@ use bytes::BytesMut;
 use http::{HeaderMap, Version};
 use proptest::prelude::*;
 
-use super::{Framing, HeadReader, Limits, Verdict};
+use super::{Delimited, HeadReader, Limits, Verdict};
 use crate::error::Reason;
 
 const LIMITS: Limits = Limits { max_bytes: 64 * 1024, max_fields: 100 };
@@ -12,7 +12,7 @@ const LIMITS: Limits = Limits { max_bytes: 64 * 1024, max_fields: 100 };
 /// What is asked of the reader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Want {
-    Ordinary(Framing),
+    Ordinary(Delimited),
     ToHyper,
     Http2,
     Partial,
@@ -70,7 +70,7 @@ fn bytes(pieces: &[&[u8]]) -> Vec<u8> {
 }
 
 fn request_lines() -> Vec<(&'static str, Vec<u8>, Want)> {
-    let none = Ordinary(Framing::None);
+    let none = Ordinary(Delimited::None);
     vec![
         ("A1", b"GET / HTTP/1.1\nHost: ok.test\n\n".to_vec(), BAD),
         ("A2", b"GET / HTTP/1.1\nHost: ok.test\r\n\r\n".to_vec(), BAD),
@@ -128,7 +128,7 @@ fn request_lines() -> Vec<(&'static str, Vec<u8>, Want)> {
 }
 
 fn hosts_and_fields() -> Vec<(&'static str, Vec<u8>, Want)> {
-    let none = Ordinary(Framing::None);
+    let none = Ordinary(Delimited::None);
     vec![
         ("B1", b"GET / HTTP/1.1\r\n\r\n".to_vec(), BAD),
         ("B2", get("Host: ok.test\r\nHost: ok.test"), BAD),
@@ -176,8 +176,8 @@ fn hosts_and_fields() -> Vec<(&'static str, Vec<u8>, Want)> {
 }
 
 fn framings() -> Vec<(&'static str, Vec<u8>, Want)> {
-    let five = Ordinary(Framing::Length(5));
-    let chunked = Ordinary(Framing::Chunked);
+    let five = Ordinary(Delimited::Length(5));
+    let chunked = Ordinary(Delimited::Chunked);
     let unknown = Refused(Reason::UnknownTransferCoding);
     let mut cases = vec![
         ("D8", post("Content-Length: 5\r\nContent-Length: 5"), BAD),
@@ -215,8 +215,8 @@ fn framings() -> Vec<(&'static str, Vec<u8>, Want)> {
         ("D12", "00005", BAD),
         ("D13", "\t5 ", five),
         ("D14", "٥", BAD),
-        ("0", "0", Ordinary(Framing::None)),
-        ("2^63 - 1", "9223372036854775807", Ordinary(Framing::Length(i64::MAX as u64))),
+        ("0", "0", Ordinary(Delimited::None)),
+        ("2^63 - 1", "9223372036854775807", Ordinary(Delimited::Length(i64::MAX as u64))),
     ];
     cases.extend(lengths.map(|(row, value, want)| (row, post(&format!("Content-Length: {value}")), want)));
     let codings = [
@@ -261,7 +261,7 @@ fn an_ordinary_head_is_taken_off_and_the_body_left() {
     let lines = "X-A: \t1 2 \r\nx-a:3\r\nEmpty: \r\nContent-Length: 5\r\n\r\nhello";
     let mut rest = BytesMut::from(format!("\r\nPOST /a?b HTTP/1.1\r\nHost: ok.test\r\n{lines}").as_bytes());
     let mut reader = HeadReader::new(LIMITS);
-    assert_eq!(want_of(&reader.read(&rest)), Ordinary(Framing::Length(5)));
+    assert_eq!(want_of(&reader.read(&rest)), Ordinary(Delimited::Length(5)));
     assert_eq!(reader.length(), rest.len() - "hello".len());
     let parts = reader.take(&mut rest, HeaderMap::new()).unwrap();
     assert_eq!(&rest[..], b"hello");
@@ -275,7 +275,7 @@ fn an_ordinary_head_is_taken_off_and_the_body_left() {
 #[test]
 fn a_head_may_be_as_large_as_the_limit_and_no_larger() {
     let head = line("GET / HTTP/1.1");
-    for (max_bytes, want) in [(head.len(), Ordinary(Framing::None)), (head.len() - 1, LARGE)] {
+    for (max_bytes, want) in [(head.len(), Ordinary(Delimited::None)), (head.len() - 1, LARGE)] {
         let mut reader = HeadReader::new(Limits { max_bytes, ..LIMITS });
         assert_eq!(want_of(&reader.read(&head)), want);
     }
