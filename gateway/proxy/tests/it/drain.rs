@@ -90,10 +90,7 @@ async fn connections_idle_for_long_do_not_hold_it_up() {
 async fn what_does_not_finish_in_time_is_cut_off() {
     let upstream = Upstream::new().await;
     let mut gateway = Gateway::orders(&[upstream.address]).await;
-    let mut client = Wire::connect(gateway.edge).await;
-    client.write(&get("/orders/")).await;
-    let mut endpoint = upstream.accept().await;
-    endpoint.next_message().await.unwrap();
+    let (mut client, mut endpoint) = gateway.asked(&upstream, "/orders/").await;
     let proxy = gateway.take_proxy();
     let report = soon(proxy.drain(Duration::ZERO, Duration::from_millis(200), pending())).await;
     assert_eq!((report.in_flight, report.aborted), (1, 1));
@@ -107,10 +104,7 @@ async fn a_second_signal_ends_it_within_two_seconds() {
     for delay in [Duration::ZERO, LONG] {
         let upstream = Upstream::new().await;
         let mut gateway = Gateway::orders(&[upstream.address]).await;
-        let mut client = Wire::connect(gateway.edge).await;
-        client.write(&get("/orders/")).await;
-        let mut endpoint = upstream.accept().await;
-        endpoint.next_message().await.unwrap();
+        let (_client, _endpoint) = gateway.asked(&upstream, "/orders/").await;
         let (hurry, hurried) = oneshot::channel::<()>();
         let hurried = async { hurried.await.unwrap() };
         let draining = tokio::spawn(gateway.take_proxy().drain(delay, LONG, hurried));

@@ -98,10 +98,7 @@ async fn a_pod_that_gets_an_address_of_another_gets_connections_of_its_own() {
 async fn a_changed_weight_keeps_the_connection() {
     let upstream = Upstream::new().await;
     let gateway = Gateway::orders(&[upstream.address]).await;
-    let mut client = Wire::connect(gateway.edge).await;
-    client.write(&get("/orders/")).await;
-    let mut endpoint = upstream.accept().await;
-    endpoint.next_message().await.unwrap();
+    let (mut client, mut endpoint) = gateway.asked(&upstream, "/orders/").await;
     endpoint.write(&ok("", "")).await;
     client.next_message().await.unwrap();
     gateway.set_endpoints(vec![Endpoint { weight: 7, ..Endpoint::new(upstream.address) }]).await;

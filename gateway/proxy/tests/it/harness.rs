@@ -199,6 +199,15 @@ impl Gateway {
         Setup::new().service("orders", addresses).start().await
     }
 
+    /// A client that has sent its first request, and the connection on which all of it came to the endpoint.
+    pub(crate) async fn asked(&self, upstream: &Upstream, path: &str) -> (Wire, Wire) {
+        let mut client = Wire::connect(self.edge).await;
+        client.write(&get(path)).await;
+        let mut endpoint = upstream.accept().await;
+        endpoint.next_message().await.unwrap();
+        (client, endpoint)
+    }
+
     pub(crate) fn proxy(&self) -> &Proxy {
         self.proxy.as_ref().unwrap()
     }

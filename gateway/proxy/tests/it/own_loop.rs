@@ -180,10 +180,7 @@ async fn every_size_of_body_arrives_whole() {
 async fn a_response_says_when_it_was_made_unless_the_endpoint_did() {
     let upstream = Upstream::new().await;
     let gateway = Gateway::orders(&[upstream.address]).await;
-    let mut client = Wire::connect(gateway.edge).await;
-    client.write(&get("/orders/")).await;
-    let mut endpoint = upstream.accept().await;
-    endpoint.next_message().await.unwrap();
+    let (mut client, mut endpoint) = gateway.asked(&upstream, "/orders/").await;
     endpoint.write(&ok("", "date: Thu, 01 Jan 1970 00:00:00 GMT\r\n")).await;
     assert_eq!(client.next_message().await.unwrap().all("date"), ["Thu, 01 Jan 1970 00:00:00 GMT"]);
     let answer = client.ask(&get("/nothing")).await;

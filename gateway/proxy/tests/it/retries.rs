@@ -207,10 +207,7 @@ async fn a_connection_that_went_stale_costs_no_request() {
 async fn one_endpoint_is_enough_for_another_attempt() {
     let upstream = Upstream::new().await;
     let gateway = Gateway::orders(&[upstream.address]).await;
-    let mut client = Wire::connect(gateway.edge).await;
-    client.write(&get("/orders/")).await;
-    let mut endpoint = upstream.accept().await;
-    endpoint.next_message().await.unwrap();
+    let (mut client, mut endpoint) = gateway.asked(&upstream, "/orders/").await;
     endpoint.write(&ok("", "")).await;
     client.next_message().await.unwrap();
     client.write(&get("/orders/")).await;
@@ -298,10 +295,7 @@ async fn tried(hung: &Upstream, edge: std::net::SocketAddr) -> Wire {
 async fn an_endpoint_that_sends_interim_responses_without_end_is_given_up() {
     let upstream = Upstream::new().await;
     let gateway = Gateway::orders(&[upstream.address]).await;
-    let mut client = Wire::connect(gateway.edge).await;
-    client.write(&get("/orders/few")).await;
-    let mut endpoint = upstream.accept().await;
-    endpoint.next_message().await.unwrap();
+    let (mut client, mut endpoint) = gateway.asked(&upstream, "/orders/few").await;
     endpoint.write(&"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n".repeat(20)).await;
     endpoint.write(&ok("after a few", "")).await;
     assert_eq!(client.next_message().await.unwrap().text(), "after a few");

@@ -11,10 +11,7 @@ use crate::harness::{Gateway, Setup, Upstream, Wire, get, ok, soon};
 async fn events_are_relayed_as_they_come() {
     let upstream = Upstream::new().await;
     let gateway = Gateway::orders(&[upstream.address]).await;
-    let mut client = Wire::connect(gateway.edge).await;
-    client.write(&get("/orders/events")).await;
-    let mut endpoint = upstream.accept().await;
-    endpoint.next_message().await.unwrap();
+    let (mut client, mut endpoint) = gateway.asked(&upstream, "/orders/events").await;
     endpoint
         .write("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
         .await;
@@ -33,20 +30,14 @@ async fn a_client_that_goes_away_cancels_the_endpoints_work() {
     let upstream = Upstream::new().await;
     let gateway = Gateway::orders(&[upstream.address]).await;
     // Before the head of the response.
-    let mut client = Wire::connect(gateway.edge).await;
-    client.write(&get("/orders/slow")).await;
-    let mut endpoint = upstream.accept().await;
-    endpoint.next_message().await.unwrap();
+    let (client, mut endpoint) = gateway.asked(&upstream, "/orders/slow").await;
     drop(client);
     assert!(endpoint.is_closed().await);
     let line = gateway.logged(|line| line["path"] == "/orders/slow").await;
     assert_eq!((&line["reason"], &line["status"]), (&"client_closed".into(), &0.into()));
 
     // In the middle of the response.
-    let mut client = Wire::connect(gateway.edge).await;
-    client.write(&get("/orders/stream")).await;
-    let mut endpoint = upstream.accept().await;
-    endpoint.next_message().await.unwrap();
+    let (mut client, mut endpoint) = gateway.asked(&upstream, "/orders/stream").await;
     endpoint.write("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n").await;
     client.head().await.unwrap();
     client.bytes(7).await;
@@ -94,10 +85,7 @@ async fn a_response_that_breaks_off_does_not_look_whole() {
     for framing in ["content-length: 10", "transfer-encoding: chunked"] {
         let upstream = Upstream::new().await;
         let gateway = Gateway::orders(&[upstream.address]).await;
-        let mut client = Wire::connect(gateway.edge).await;
-        client.write(&get("/orders/")).await;
-        let mut endpoint = upstream.accept().await;
-        endpoint.next_message().await.unwrap();
+        let (mut client, mut endpoint) = gateway.asked(&upstream, "/orders/").await;
         let piece = if framing.starts_with('t') { "4\r\nhalf\r\n" } else { "half" };
         endpoint.write(&format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\n{piece}")).await;
         client.head().await.unwrap();
@@ -131,10 +119,7 @@ async fn an_early_refusal_is_relayed_and_stops_the_upload() {
     while !endpoint.bytes(1 << 16).await.is_empty() {}
 
     // That connection is not used again.
-    let mut client = Wire::connect(gateway.edge).await;
-    client.write(&get("/orders/")).await;
-    let mut endpoint = upstream.accept().await;
-    endpoint.next_message().await.unwrap();
+    let (mut client, mut endpoint) = gateway.asked(&upstream, "/orders/").await;
     endpoint.write(&ok("", "")).await;
     assert_eq!(client.next_message().await.unwrap().status(), 200);
 }
@@ -226,10 +211,7 @@ async fn pour(stream: &mut tokio::net::TcpStream) -> usize {
 async fn a_reader_that_stops_stops_the_writer() {
     let upstream = Upstream::new().await;
     let gateway = Setup::new().service("orders", &[upstream.address]).start().await;
-    let mut client = Wire::connect(gateway.edge).await;
-    client.write(&get("/orders/")).await;
-    let mut endpoint = upstream.accept().await;
-    endpoint.next_message().await.unwrap();
+    let (mut client, mut endpoint) = gateway.asked(&upstream, "/orders/").await;
     endpoint.write("HTTP/1.1 200 OK\r\ncontent-length: 100000000\r\n\r\n").await;
     let poured = soon(pour(&mut endpoint.stream)).await;
     client.head().await.unwrap();

@@ -75,10 +75,7 @@ async fn a_response_that_stalls_is_cut_off_visibly() {
     let mut setup = Setup::new();
     setup.policy.timeouts.stream_idle = Duration::from_millis(500);
     let gateway = setup.service("orders", &[upstream.address]).start().await;
-    let mut client = Wire::connect(gateway.edge).await;
-    client.write(&get("/orders/")).await;
-    let mut endpoint = upstream.accept().await;
-    endpoint.next_message().await.unwrap();
+    let (mut client, mut endpoint) = gateway.asked(&upstream, "/orders/").await;
     endpoint.write("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n").await;
     assert!(client.head().await.is_some());
     assert_eq!(client.bytes(1000).await, b"2\r\nhi\r\n", "no last chunk");
@@ -108,10 +105,7 @@ async fn a_client_that_does_not_read_is_cut_off() {
     let mut setup = Setup::new();
     setup.policy.timeouts.stream_idle = Duration::from_millis(1000);
     let gateway = setup.service("orders", &[upstream.address]).start().await;
-    let mut client = Wire::connect(gateway.edge).await;
-    client.write(&get("/orders/")).await;
-    let mut endpoint = upstream.accept().await;
-    endpoint.next_message().await.unwrap();
+    let (_client, mut endpoint) = gateway.asked(&upstream, "/orders/").await;
     endpoint.write("HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n").await;
     let piece = vec![b'x'; 1 << 20];
     while soon(tokio::io::AsyncWriteExt::write_all(&mut endpoint.stream, &piece)).await.is_ok() {}
@@ -186,10 +180,7 @@ async fn idle_upstream_connections_are_closed_in_time() {
     let mut setup = Setup::new().service("orders", &[upstream.address]);
     setup.live.upstream_idle_timeout = Duration::from_millis(200);
     let gateway = setup.start().await;
-    let mut client = Wire::connect(gateway.edge).await;
-    client.write(&get("/orders/")).await;
-    let mut endpoint = upstream.accept().await;
-    endpoint.next_message().await.unwrap();
+    let (mut client, mut endpoint) = gateway.asked(&upstream, "/orders/").await;
     endpoint.write(&ok("", "")).await;
     assert_eq!(client.next_message().await.unwrap().status(), 200);
     assert!(endpoint.is_closed().await);
